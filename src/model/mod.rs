@@ -1,0 +1,11 @@
+//! What is asked and what is answered, free of any provider's spelling. PURE.
+//!
+//! Codecs translate between these types and the wires; `proxy/exchange.rs` carries them from one to
+//! the other. Nothing here knows HTTP, JSON field names or time.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod event;
+pub mod failure;
+pub mod grammar;
+pub mod request;
+pub mod usage;
