@@ -6,6 +6,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod chat;
+pub mod responses;
+pub mod seal;
 
 use crate::model::{
     failure::Failure,

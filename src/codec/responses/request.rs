@@ -1,0 +1,752 @@
+//! Reads a request body into the model.
+//!
+//! Checks types field by field and says what is wrong in the client's terms. Features that this program cannot honour
+//! are either an error (the answer would be wrong without them) or a [`Loss`].
+
+use std::{borrow::Cow, collections::BTreeSet, fmt};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    stream::Echo,
+    wire::{self, Body},
+};
+use crate::{
+    codec::seal::{OpenError, Sealer},
+    model::request::{
+        CallableTool, Format, Item, Loss, LossAction, Part, Request, Role, Text, Tool, ToolChoice, ToolKind, ToolRef,
+    },
+};
+
+/// What a body says.
+#[derive(Debug)]
+pub struct Decoded<'a> {
+    /// The request.
+    pub request: Request<'a>,
+    /// What every response object repeats of it.
+    pub echo: Echo,
+    /// What was asked for and will not be honoured.
+    pub losses: Vec<Loss>,
+}
+
+/// A request that cannot be served as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidRequest {
+    /// The offending field in the client's terms (`input[3].content`), if there is one.
+    pub param: Option<String>,
+    /// Names the field, what was found and what would be right.
+    pub message: String,
+    /// `error.code`; `None` for the general one.
+    pub code: Option<&'static str>,
+}
+
+type Result<T> = std::result::Result<T, InvalidRequest>;
+
+/// Reads the body of `POST /v1/responses`.
+pub fn decode_request<'a>(body: &'a [u8], sealer: &Sealer) -> Result<Decoded<'a>> {
+    let text = std::str::from_utf8(body).map_err(|e| InvalidRequest {
+        param: None,
+        message: format!("The body is not valid UTF-8: byte {} does not fit.", e.valid_up_to()),
+        code: None,
+    })?;
+    if text.trim_start().as_bytes().first().is_some_and(|b| *b != b'{') {
+        return Err(InvalidRequest {
+            param: None,
+            message: "The body is not a JSON object of the Responses API: it does not begin with `{`.".to_owned(),
+            code: None,
+        });
+    }
+    let wire: Body<'a> = serde_json::from_str(text).map_err(|e| InvalidRequest {
+        param: None,
+        message: format!("The body is not a JSON object of the Responses API: {e}."),
+        code: None,
+    })?;
+    let root = Path::Root;
+    for (raw, key, instead) in [
+        (wire.conversation, "conversation", "send the whole history in `input`"),
+        (wire.prompt, "prompt", "send the prompt's text in `input`"),
+    ] {
+        if raw.is_some() {
+            return Err(InvalidRequest {
+                param: Some(key.to_owned()),
+                message: format!("`{key}` refers to data stored at OpenAI, which is not available here; {instead}."),
+                code: Some("unsupported_parameter"),
+            });
+        }
+    }
+    if optional(wire.background, &root.key("background"), boolean)? == Some(true) {
+        return Err(InvalidRequest {
+            param: Some("background".to_owned()),
+            message: "`background` responses are not available here; leave it out or send false.".to_owned(),
+            code: Some("unsupported_parameter"),
+        });
+    }
+    let mut reader = Reader { sealer, tools: Tools::default(), losses: Vec::new() };
+    let mut request = Request {
+        model: required(wire.model, &root.key("model"), "a model's name", name)?,
+        instructions: optional(wire.instructions, &root.key("instructions"), string)?,
+        parallel_tool_calls: optional(wire.parallel_tool_calls, &root.key("parallel_tool_calls"), boolean)?,
+        temperature: optional(wire.temperature, &root.key("temperature"), |r, p| number_within(r, p, 0.0, 2.0))?,
+        top_p: optional(wire.top_p, &root.key("top_p"), |r, p| number_within(r, p, 0.0, 1.0))?,
+        max_output_tokens: optional(wire.max_output_tokens, &root.key("max_output_tokens"), positive)?,
+        stream: optional(wire.stream, &root.key("stream"), boolean)?.unwrap_or(false),
+        store: optional(wire.store, &root.key("store"), boolean)?.unwrap_or(true),
+        previous_response_id: optional(wire.previous_response_id, &root.key("previous_response_id"), string)?,
+        prompt_cache_key: optional(wire.prompt_cache_key, &root.key("prompt_cache_key"), string)?,
+        service_tier: optional(wire.service_tier, &root.key("service_tier"), string)?,
+        metadata: optional(wire.metadata, &root.key("metadata"), object)?,
+        user: optional(wire.user, &root.key("user"), string)?,
+        ..Request::default()
+    };
+    if let Some(raw) = wire.reasoning {
+        let path = root.key("reasoning");
+        let reasoning: wire::Reasoning<'a> = fields(raw, &path)?;
+        request.effort = optional(reasoning.effort, &path.key("effort"), string)?;
+        request.summary = optional(reasoning.summary.or(reasoning.generate_summary), &path.key("summary"), string)?;
+    }
+    if let Some(raw) = wire.text {
+        let path = root.key("text");
+        let text: wire::TextOptions<'a> = fields(raw, &path)?;
+        request.verbosity = optional(text.verbosity, &path.key("verbosity"), string)?;
+        request.format = optional(text.format, &path.key("format"), format)?.unwrap_or_default();
+    }
+    if let Some(raw) = wire.include {
+        let path = root.key("include");
+        for (index, entry) in array(raw, &path)?.into_iter().enumerate() {
+            let wanted = string(entry, &path.index(index))?;
+            if wanted == "reasoning.encrypted_content" {
+                request.include_encrypted_reasoning = true;
+            } else {
+                reader.lose(&path.index(index), LossAction::Drop, "no provider behind this proxy gives this data");
+            }
+        }
+    }
+    if let Some(raw) = wire.tools {
+        let path = root.key("tools");
+        reader.declare_all(raw, &path)?;
+    }
+    request.input = reader.input(wire.input, &root.key("input"))?;
+    request.tool_choice =
+        optional(wire.tool_choice, &root.key("tool_choice"), |raw, path| reader.choice(raw, path))?.unwrap_or_default();
+    for (raw, key) in [(wire.max_tool_calls, "max_tool_calls"), (wire.top_logprobs, "top_logprobs")] {
+        if raw.is_some() {
+            reader.lose(&root.key(key), LossAction::Drop, "not available from other providers");
+        }
+    }
+    if optional(wire.truncation, &root.key("truncation"), string)?.is_some_and(|t| t != "disabled") {
+        reader.lose(&root.key("truncation"), LossAction::Drop, "a conversation that does not fit is refused, not cut");
+    }
+    let Reader { tools, losses, .. } = reader;
+    request.tools = tools.list;
+    let echo = Echo::new(&request, &wire);
+    Ok(Decoded { request, echo, losses })
+}
+
+/// Where in the body something stands; printed only when there is something to say about it.
+#[derive(Clone, Copy)]
+enum Path<'p> {
+    Root,
+    Key(&'p Path<'p>, &'static str),
+    Index(&'p Path<'p>, usize),
+}
+
+impl<'p> Path<'p> {
+    fn key(&'p self, key: &'static str) -> Path<'p> {
+        Path::Key(self, key)
+    }
+    fn index(&'p self, index: usize) -> Path<'p> {
+        Path::Index(self, index)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Key(Path::Root, key) => f.write_str(key),
+            Path::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Path::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// Carries what reading one body needs and gathers.
+struct Reader<'s, 'a> {
+    sealer: &'s Sealer,
+    tools: Tools<'a>,
+    losses: Vec<Loss>,
+}
+
+/// Declared tools in order, each once.
+#[derive(Default)]
+struct Tools<'a> {
+    list: Vec<Tool<'a>>,
+    known: BTreeSet<ToolRef<'a>>,
+}
+
+impl<'a> Reader<'_, 'a> {
+    fn lose(&mut self, path: &Path<'_>, action: LossAction, why: &'static str) {
+        self.losses.push(Loss { path: path.to_string(), action, why });
+    }
+
+    fn input(&mut self, raw: Option<&'a RawValue>, path: &Path<'_>) -> Result<Vec<Item<'a>>> {
+        let raw = raw.ok_or_else(|| missing(path, "a string or an array of items"))?;
+        if kind_of(raw) == "a string" {
+            let parts = vec![Part::Text(string(raw, path)?)];
+            return Ok(vec![Item::Message { role: Role::User, phase: None, parts }]);
+        }
+        let entries = array(raw, path).map_err(|_| wrong(raw, path, "a string or an array of items"))?;
+        let mut items = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.into_iter().enumerate() {
+            self.item(entry, &path.index(index), &mut items)?;
+        }
+        Ok(items)
+    }
+
+    fn item(&mut self, raw: &'a RawValue, path: &Path<'_>, items: &mut Vec<Item<'a>>) -> Result<()> {
+        let item: wire::Item<'a> = fields(raw, path)?;
+        let kind = match item.r#type {
+            Some(kind) => string(kind, &path.key("type"))?,
+            None if item.role.is_some() => Cow::Borrowed("message"),
+            None => return Err(missing(&path.key("type"), "an item's type, such as \"message\"")),
+        };
+        let call_id = |what| required(item.call_id, &path.key("call_id"), what, name);
+        let tool = |kind| -> Result<ToolRef<'a>> {
+            Ok(ToolRef {
+                namespace: optional(item.namespace, &path.key("namespace"), string)?.filter(|n| !n.is_empty()),
+                name: required(item.name, &path.key("name"), "the called tool's name", name)?,
+                kind,
+            })
+        };
+        match &*kind {
+            "message" => items.push(Item::Message {
+                role: required(item.role, &path.key("role"), ROLES, role)?,
+                phase: optional(item.phase, &path.key("phase"), string)?,
+                parts: required(item.content, &path.key("content"), "a string or an array of parts", parts)?,
+            }),
+            "reasoning" => {
+                let opaque = match optional(item.encrypted_content, &path.key("encrypted_content"), string)? {
+                    None => None,
+                    Some(text) => match self.sealer.open(&text) {
+                        Ok(opaque) => Some(opaque),
+                        Err(error) => {
+                            self.lose(
+                                &path.key("encrypted_content"),
+                                LossAction::Drop,
+                                match error {
+                                    OpenError::Foreign => "made by somebody else; only its maker can read it",
+                                    OpenError::Damaged => "damaged, or sealed under a key that is gone",
+                                },
+                            );
+                            None
+                        }
+                    },
+                };
+                items.push(Item::Reasoning {
+                    summary: optional(item.summary, &path.key("summary"), texts)?.unwrap_or_default(),
+                    content: optional(item.content, &path.key("content"), texts)?.unwrap_or_default(),
+                    opaque,
+                });
+            }
+            "function_call" => items.push(Item::Call {
+                call_id: call_id("the call's id")?,
+                tool: tool(ToolKind::Function)?,
+                input: required(item.arguments, &path.key("arguments"), "JSON text", json_text)?,
+            }),
+            "custom_tool_call" => items.push(Item::Call {
+                call_id: call_id("the call's id")?,
+                tool: tool(ToolKind::Custom)?,
+                input: required(item.input, &path.key("input"), "a string", string)?,
+            }),
+            "tool_search_call" => items.push(Item::Call {
+                call_id: call_id("the call's id")?,
+                tool: tool_search(),
+                input: required(item.arguments, &path.key("arguments"), "an object", json_text)?,
+            }),
+            "local_shell_call" => items.push(Item::Call {
+                call_id: call_id("the call's id")?,
+                tool: ToolRef { namespace: None, name: "local_shell".into(), kind: ToolKind::Function },
+                input: required(item.action, &path.key("action"), "an object", json_text)?,
+            }),
+            "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" => {
+                items.push(Item::Output {
+                    call_id: call_id("the id of the call it answers")?,
+                    kind: if kind == "custom_tool_call_output" { ToolKind::Custom } else { ToolKind::Function },
+                    parts: required(item.output, &path.key("output"), "a string or an array of parts", parts)?,
+                });
+            }
+            "tool_search_output" => {
+                let call_id = call_id("the id of the search it answers")?;
+                let found = item.tools.ok_or_else(|| missing(&path.key("tools"), "an array of tools"))?;
+                self.declare_all(found, &path.key("tools"))?;
+                let parts = vec![Part::Text(Cow::Borrowed(found.get()))];
+                items.push(Item::Output { call_id, kind: ToolKind::ToolSearch, parts });
+            }
+            "additional_tools" => {
+                let tools = item.tools.ok_or_else(|| missing(&path.key("tools"), "an array of tools"))?;
+                self.declare_all(tools, &path.key("tools"))?;
+            }
+            "compaction" | "compaction_summary" => items.push(Item::Compaction {
+                sealed: required(item.encrypted_content, &path.key("encrypted_content"), "a string", string)?,
+            }),
+            "compaction_trigger" => items.push(Item::CompactionTrigger),
+            "item_reference" => {
+                return Err(InvalidRequest {
+                    param: Some(path.to_string()),
+                    message: format!("`{path}` refers to an item stored at OpenAI; send the item itself."),
+                    code: Some("unsupported_parameter"),
+                });
+            }
+            _ => items.push(Item::Hosted { kind, raw }),
+        }
+        Ok(())
+    }
+
+    fn declare_all(&mut self, raw: &'a RawValue, path: &Path<'_>) -> Result<()> {
+        for (index, entry) in array(raw, path)?.into_iter().enumerate() {
+            self.declare(entry, &path.index(index), None)?;
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, raw: &'a RawValue, path: &Path<'_>, namespace: Option<&Text<'a>>) -> Result<()> {
+        let wire: wire::Tool<'a> = fields(raw, path)?;
+        let kind = required(wire.r#type, &path.key("type"), "a tool's type, such as \"function\"", string)?;
+        let tool_kind = match &*kind {
+            "function" => ToolKind::Function,
+            "custom" => ToolKind::Custom,
+            "tool_search" => ToolKind::ToolSearch,
+            "namespace" => {
+                let group = required(wire.name, &path.key("name"), "the namespace's name", name)?;
+                if namespace.is_some() {
+                    return Err(wrong(raw, path, "a tool; namespaces do not nest"));
+                }
+                let members = wire.tools.ok_or_else(|| missing(&path.key("tools"), "an array of tools"))?;
+                let path = path.key("tools");
+                for (index, entry) in array(members, &path)?.into_iter().enumerate() {
+                    self.declare(entry, &path.index(index), Some(&group))?;
+                }
+                return Ok(());
+            }
+            _ => {
+                self.tools.list.push(Tool::Hosted { kind, raw });
+                return Ok(());
+            }
+        };
+        let tool = if tool_kind == ToolKind::ToolSearch {
+            tool_search()
+        } else {
+            let what = if wire.function.is_some() {
+                "the tool's name at the top level of the entry (not inside `function`)"
+            } else {
+                "the tool's name"
+            };
+            ToolRef {
+                namespace: namespace.cloned(),
+                name: required(wire.name, &path.key("name"), what, name)?,
+                kind: tool_kind,
+            }
+        };
+        let callable = CallableTool {
+            tool: tool.clone(),
+            description: optional(wire.description, &path.key("description"), string)?,
+            parameters: optional(wire.parameters, &path.key("parameters"), object)?,
+            grammar: optional(wire.format, &path.key("format"), grammar)?.flatten(),
+            strict: optional(wire.strict, &path.key("strict"), boolean)?,
+        };
+        if self.tools.known.insert(tool) {
+            self.tools.list.push(Tool::Callable(callable));
+        } else if namespace.is_none() {
+            // A tool found by search twice is declared twice and is the same tool; only a second top-level
+            // declaration can be one that the client expects to count.
+            self.lose(path, LossAction::Drop, "declared before; the first declaration stands");
+        }
+        Ok(())
+    }
+
+    fn choice(&mut self, raw: &'a RawValue, path: &Path<'_>) -> Result<ToolChoice<'a>> {
+        const FORMS: &str = "\"auto\", \"none\", \"required\" or an object naming a tool";
+        if kind_of(raw) == "a string" {
+            return match &*string(raw, path)? {
+                "auto" => Ok(ToolChoice::Auto),
+                "none" => Ok(ToolChoice::None),
+                "required" => Ok(ToolChoice::Required),
+                other => Err(invalid(path, format!("{other:?}"), FORMS)),
+            };
+        }
+        let choice: wire::Choice<'a> = fields(raw, path).map_err(|_| wrong(raw, path, FORMS))?;
+        let kind = required(choice.r#type, &path.key("type"), "a kind of choice, such as \"function\"", string)?;
+        if kind == "allowed_tools" {
+            let mode = optional(choice.mode, &path.key("mode"), string)?;
+            let listed = choice.tools.ok_or_else(|| missing(&path.key("tools"), "an array of tools"))?;
+            let path = path.key("tools");
+            let mut tools = Vec::new();
+            for (index, entry) in array(listed, &path)?.into_iter().enumerate() {
+                let path = path.index(index);
+                let entry: wire::Choice<'a> = fields(entry, &path)?;
+                match self.chosen(&entry, &path)? {
+                    Some(tool) => tools.push(tool),
+                    None => self.lose(&path, LossAction::Drop, "a hosted tool"),
+                }
+            }
+            return Ok(ToolChoice::Allowed { tools, required: mode.is_some_and(|m| m == "required") });
+        }
+        Ok(match self.chosen(&choice, path)? {
+            Some(tool) => ToolChoice::Named(tool),
+            None => {
+                self.lose(path, LossAction::Approximate, "a hosted tool cannot be forced; the model decides");
+                ToolChoice::Auto
+            }
+        })
+    }
+
+    /// The declared tool that a choice names; `None` for a hosted one.
+    fn chosen(&self, choice: &wire::Choice<'a>, path: &Path<'_>) -> Result<Option<ToolRef<'a>>> {
+        let kind = required(choice.r#type, &path.key("type"), "a tool's type", string)?;
+        if kind == "tool_search" {
+            return Ok(Some(tool_search()));
+        }
+        if !matches!(&*kind, "function" | "custom") {
+            return Ok(None);
+        }
+        let wanted = required(choice.name, &path.key("name"), "a declared tool's name", name)?;
+        let group = optional(choice.namespace, &path.key("namespace"), string)?;
+        self.tools
+            .known
+            .iter()
+            .find(|t| t.name == wanted && (group.is_none() || t.namespace == group))
+            .cloned()
+            .map(Some)
+            .ok_or_else(|| invalid(&path.key("name"), format!("{wanted:?}"), "the name of a declared tool"))
+    }
+}
+
+fn tool_search() -> ToolRef<'static> {
+    ToolRef { namespace: None, name: Cow::Borrowed("tool_search"), kind: ToolKind::ToolSearch }
+}
+
+fn format<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Format<'a>> {
+    let wire: wire::Format<'a> = fields(raw, path)?;
+    match &*required(wire.r#type, &path.key("type"), FORMATS, string)? {
+        "text" => Ok(Format::Text),
+        "json_object" => Ok(Format::JsonObject),
+        "json_schema" => Ok(Format::JsonSchema {
+            name: optional(wire.name, &path.key("name"), string)?.unwrap_or(Cow::Borrowed("answer")),
+            description: optional(wire.description, &path.key("description"), string)?,
+            schema: required(wire.schema, &path.key("schema"), "a JSON Schema object", object)?,
+            strict: optional(wire.strict, &path.key("strict"), boolean)?,
+        }),
+        other => Err(invalid(&path.key("type"), format!("{other:?}"), FORMATS)),
+    }
+}
+
+fn grammar<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Option<(Text<'a>, Text<'a>)>> {
+    let wire: wire::Grammar<'a> = fields(raw, path)?;
+    let definition = optional(wire.definition, &path.key("definition"), string)?;
+    let syntax = optional(wire.syntax, &path.key("syntax"), string)?;
+    Ok(definition.map(|definition| (syntax.unwrap_or(Cow::Borrowed("lark")), definition)))
+}
+
+const ROLES: &str = "\"user\", \"assistant\", \"developer\" or \"system\"";
+const FORMATS: &str = "\"text\", \"json_object\" or \"json_schema\"";
+
+fn role(raw: &RawValue, path: &Path<'_>) -> Result<Role> {
+    match &*string(raw, path)? {
+        "user" => Ok(Role::User),
+        "assistant" => Ok(Role::Assistant),
+        "developer" => Ok(Role::Developer),
+        "system" => Ok(Role::System),
+        other => Err(invalid(path, format!("{other:?}"), ROLES)),
+    }
+}
+
+/// A string, or an array of parts.
+fn parts<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<Part<'a>>> {
+    if kind_of(raw) == "a string" {
+        return Ok(vec![Part::Text(string(raw, path)?)]);
+    }
+    let entries = array(raw, path).map_err(|_| wrong(raw, path, "a string or an array of parts"))?;
+    let mut parts = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.into_iter().enumerate() {
+        parts.push(part(entry, &path.index(index))?);
+    }
+    Ok(parts)
+}
+
+fn part<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Part<'a>> {
+    let wire: wire::Part<'a> = fields(raw, path)?;
+    let kind = required(wire.r#type, &path.key("type"), "a part's type, such as \"input_text\"", string)?;
+    match &*kind {
+        "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
+            Ok(Part::Text(required(wire.text, &path.key("text"), "a string", string)?))
+        }
+        "refusal" => Ok(Part::Refusal(required(wire.refusal, &path.key("refusal"), "a string", string)?)),
+        "input_image" if wire.image_url.is_some() || wire.file_id.is_none() => Ok(Part::Image {
+            url: required(wire.image_url, &path.key("image_url"), "an https: or data: URL", name)?,
+            detail: optional(wire.detail, &path.key("detail"), string)?,
+        }),
+        _ => Ok(Part::Other { kind, raw }),
+    }
+}
+
+/// The texts of an array of parts.
+fn texts<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<Text<'a>>> {
+    let mut texts = Vec::new();
+    for (index, entry) in array(raw, path)?.into_iter().enumerate() {
+        let path = path.index(index);
+        let wire: wire::Part<'a> = fields(entry, &path)?;
+        texts.push(required(wire.text, &path.key("text"), "a string", string)?);
+    }
+    Ok(texts)
+}
+
+// --- single values ---------------------------------------------------------------------------------------------
+
+fn optional<'a, T>(
+    raw: Option<&'a RawValue>,
+    path: &Path<'_>,
+    read: impl FnOnce(&'a RawValue, &Path<'_>) -> Result<T>,
+) -> Result<Option<T>> {
+    raw.map(|raw| read(raw, path)).transpose()
+}
+
+fn required<'a, T>(
+    raw: Option<&'a RawValue>,
+    path: &Path<'_>,
+    expected: &str,
+    read: impl FnOnce(&'a RawValue, &Path<'_>) -> Result<T>,
+) -> Result<T> {
+    read(raw.ok_or_else(|| missing(path, expected))?, path)
+}
+
+fn fields<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &Path<'_>) -> Result<T> {
+    if kind_of(raw) != "an object" {
+        return Err(wrong(raw, path, "an object"));
+    }
+    // What is left to go wrong is a key that stands twice.
+    serde_json::from_str(raw.get()).map_err(|e| InvalidRequest {
+        param: Some(path.to_string()),
+        message: format!("`{path}` is not an object of the Responses API: {e}."),
+        code: None,
+    })
+}
+
+fn array<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<&'a RawValue>> {
+    serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, "an array"))
+}
+
+fn object<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<&'a RawValue> {
+    if kind_of(raw) == "an object" { Ok(raw) } else { Err(wrong(raw, path, "an object")) }
+}
+
+fn string<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>> {
+    let json = raw.get();
+    if kind_of(raw) != "a string" {
+        return Err(wrong(raw, path, "a string"));
+    }
+    if !json.as_bytes().contains(&b'\\') {
+        return Ok(Cow::Borrowed(&json[1..json.len() - 1]));
+    }
+    serde_json::from_str::<String>(json).map(Cow::Owned).map_err(|e| InvalidRequest {
+        param: Some(path.to_string()),
+        message: format!("`{path}` is not a valid JSON string: {e}."),
+        code: None,
+    })
+}
+
+/// A string that is not empty.
+fn name<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>> {
+    let text = string(raw, path)?;
+    if text.is_empty() {
+        Err(invalid(path, "an empty string".to_owned(), "a string that is not empty"))
+    } else {
+        Ok(text)
+    }
+}
+
+/// A string holding JSON; an object is taken as its own text.
+fn json_text<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>> {
+    if kind_of(raw) == "an object" { Ok(Cow::Borrowed(raw.get())) } else { string(raw, path) }
+}
+
+fn boolean(raw: &RawValue, path: &Path<'_>) -> Result<bool> {
+    serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, "true or false"))
+}
+
+fn positive(raw: &RawValue, path: &Path<'_>) -> Result<u64> {
+    match serde_json::from_str(raw.get()) {
+        Ok(number) if number > 0 => Ok(number),
+        Ok(_) | Err(_) => Err(wrong(raw, path, "a whole number of at least 1")),
+    }
+}
+
+fn number_within(raw: &RawValue, path: &Path<'_>, min: f64, max: f64) -> Result<f64> {
+    match serde_json::from_str::<f64>(raw.get()) {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        Ok(_) | Err(_) => Err(wrong(raw, path, &format!("a number from {min} to {max}"))),
+    }
+}
+
+fn kind_of(raw: &RawValue) -> &'static str {
+    match raw.get().as_bytes().first() {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') | None => "null",
+        Some(_) => "a number",
+    }
+}
+
+fn missing(path: &Path<'_>, expected: &str) -> InvalidRequest {
+    invalid(path, "nothing".to_owned(), expected)
+}
+
+/// An error that shows short scalars as they came and only the kind of anything else.
+fn wrong(raw: &RawValue, path: &Path<'_>, expected: &str) -> InvalidRequest {
+    let found = match kind_of(raw) {
+        kind @ ("a number" | "a boolean") if raw.get().len() <= 40 => format!("{kind} ({})", raw.get()),
+        kind => kind.to_owned(),
+    };
+    invalid(path, found, expected)
+}
+
+fn invalid(path: &Path<'_>, found: String, expected: &str) -> InvalidRequest {
+    InvalidRequest {
+        param: Some(path.to_string()),
+        message: format!("Invalid `{path}`: expected {expected}, found {found}."),
+        code: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(body: &str) -> Result<Decoded<'_>> {
+        decode_request(body.as_bytes(), &Sealer::new(&[0; 32]))
+    }
+
+    #[test]
+    fn bad_bodies_are_told_what_would_be_right() {
+        let cases = [
+            ("", "The body is not a JSON object of the Responses API: EOF while parsing a value at line 1 column 0."),
+            ("[]", "The body is not a JSON object of the Responses API: it does not begin with `{`."),
+            (r#"{"input":"x"}"#, "Invalid `model`: expected a model's name, found nothing."),
+            (r#"{"model":7,"input":"x"}"#, "Invalid `model`: expected a string, found a number (7)."),
+            (r#"{"model":"m"}"#, "Invalid `input`: expected a string or an array of items, found nothing."),
+            (
+                r#"{"model":"m","input":{}}"#,
+                "Invalid `input`: expected a string or an array of items, found an object.",
+            ),
+            (r#"{"model":"m","input":[1]}"#, "Invalid `input[0]`: expected an object, found a number (1)."),
+            (
+                r#"{"model":"m","input":[{"role":"boss","content":"x"}]}"#,
+                "Invalid `input[0].role`: expected \"user\", \"assistant\", \"developer\" or \"system\", found \"boss\".",
+            ),
+            (
+                r#"{"model":"m","input":[{"role":"user","content":[{"type":"input_text","text":1}]}]}"#,
+                "Invalid `input[0].content[0].text`: expected a string, found a number (1).",
+            ),
+            (
+                r#"{"model":"m","input":[{"type":"function_call","name":"","call_id":"c","arguments":"{}"}]}"#,
+                "Invalid `input[0].name`: expected a string that is not empty, found an empty string.",
+            ),
+            (
+                r#"{"model":"m","input":[{"type":"function_call","name":"f","arguments":"{}"}]}"#,
+                "Invalid `input[0].call_id`: expected the call's id, found nothing.",
+            ),
+            (
+                r#"{"model":"m","input":[{"type":"function_call_output","call_id":"c"}]}"#,
+                "Invalid `input[0].output`: expected a string or an array of parts, found nothing.",
+            ),
+            (
+                r#"{"model":"m","input":"x","tools":[{"type":"function","parameters":{}}]}"#,
+                "Invalid `tools[0].name`: expected the tool's name, found nothing.",
+            ),
+            (
+                r#"{"model":"m","input":"x","tools":[{"type":"function","function":{"name":"f"}}]}"#,
+                "Invalid `tools[0].name`: expected the tool's name at the top level of the entry (not inside `function`), found nothing.",
+            ),
+            (
+                r#"{"model":"m","input":"x","tools":[{"type":"namespace","name":"n","tools":[{"type":"function"}]}]}"#,
+                "Invalid `tools[0].tools[0].name`: expected the tool's name, found nothing.",
+            ),
+            (
+                r#"{"model":"m","input":"x","tool_choice":"always"}"#,
+                "Invalid `tool_choice`: expected \"auto\", \"none\", \"required\" or an object naming a tool, found \"always\".",
+            ),
+            (
+                r#"{"model":"m","input":"x","tool_choice":{"type":"function","name":"f"}}"#,
+                "Invalid `tool_choice.name`: expected the name of a declared tool, found \"f\".",
+            ),
+            (
+                r#"{"model":"m","input":"x","temperature":3}"#,
+                "Invalid `temperature`: expected a number from 0 to 2, found a number (3).",
+            ),
+            (
+                r#"{"model":"m","input":"x","max_output_tokens":0}"#,
+                "Invalid `max_output_tokens`: expected a whole number of at least 1, found a number (0).",
+            ),
+            (
+                r#"{"model":"m","input":"x","stream":"yes"}"#,
+                "Invalid `stream`: expected true or false, found a string.",
+            ),
+            (
+                r#"{"model":"m","input":"x","background":true}"#,
+                "`background` responses are not available here; leave it out or send false.",
+            ),
+            (
+                r#"{"model":"m","input":"\ud800"}"#,
+                "`input` is not a valid JSON string: unexpected end of hex escape at line 1 column 8.",
+            ),
+        ];
+        for (body, message) in cases {
+            match decode(body) {
+                Err(error) => assert_eq!(error.message, message, "{body}"),
+                Ok(decoded) => panic!("{body} was read as {decoded:?}"),
+            }
+        }
+        let error = decode_request(b"{\"model\":\"\xff\"}", &Sealer::new(&[0; 32])).unwrap_err();
+        assert_eq!(error.message, "The body is not valid UTF-8: byte 10 does not fit.");
+    }
+
+    #[test]
+    fn tools_are_found_wherever_they_are_declared() {
+        let decoded = decode(
+            r#"{"model":"m","tools":[{"type":"namespace","name":"mcp__a","tools":[{"type":"function","name":"x"}]},
+                {"type":"custom","name":"p","format":{"type":"grammar","syntax":"lark","definition":"start: \"x\""}},
+                {"type":"web_search"}],
+                "input":[{"type":"additional_tools","role":"developer","tools":[{"type":"custom","name":"exec"}]},
+                {"type":"tool_search_call","call_id":"t","arguments":{"query":"q"}},
+                {"type":"tool_search_output","call_id":"t","tools":[{"type":"namespace","name":"mcp__a","tools":
+                [{"type":"function","name":"x"},{"type":"function","name":"y"}]}]}]}"#,
+        )
+        .unwrap();
+        let names: Vec<String> = decoded
+            .request
+            .tools
+            .iter()
+            .map(|t| match t {
+                Tool::Callable(c) => format!("{}/{}", c.tool.namespace.as_deref().unwrap_or(""), c.tool.name),
+                Tool::Hosted { kind, .. } => format!("hosted {kind}"),
+            })
+            .collect();
+        assert_eq!(names, ["mcp__a/x", "/p", "hosted web_search", "/exec", "mcp__a/y"]);
+        assert_eq!(decoded.losses, []);
+    }
+
+    #[test]
+    fn foreign_and_damaged_blobs_are_recorded_losses() {
+        let decoded = decode(
+            r#"{"model":"m","input":[{"type":"reasoning","summary":[],"encrypted_content":"gAAAA"},
+                {"type":"reasoning","summary":[],"encrypted_content":"cxp1.AAAA"},
+                {"type":"reasoning","summary":[],"encrypted_content":null}]}"#,
+        )
+        .unwrap();
+        let paths: Vec<&str> = decoded.losses.iter().map(|l| l.path.as_str()).collect();
+        assert_eq!(paths, ["input[0].encrypted_content", "input[1].encrypted_content"]);
+    }
+}
