@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod chat;
+pub mod demo;
 pub mod responses;
 pub mod seal;
 

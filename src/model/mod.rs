@@ -4,6 +4,7 @@
 //! the other. Nothing here knows HTTP, JSON field names or time.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod demo;
 pub mod event;
 pub mod failure;
 pub mod grammar;
