@@ -3,6 +3,7 @@
 //! [`request::decode_request`] reads what a client sends, [`stream::StreamEncoder`] writes what it gets. The other
 //! direction (Responses spoken to a provider) is a relay and lives elsewhere.
 
+pub mod error;
 pub mod request;
 pub mod stream;
 pub mod wire;

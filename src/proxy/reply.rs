@@ -1,0 +1,270 @@
+//! The downstream answer: a head that is decided late, a body that is written as it comes, and back-pressure.
+//!
+//! An exchange is one future. It is polled by the connection that waits for the answer, first until it has decided on
+//! a head, then whenever the connection can take more body. There is no task and no channel between the two, so an
+//! event that is ready is written in the same poll that made it, and when the client goes away the future is dropped
+//! with all it holds, the upstream connection included.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+
+/// The writing side stops when this much is waiting for the connection.
+const PENDING_BYTES_MAX: usize = 64 * 1024;
+
+/// What answers an HTTP request.
+pub type Answer = Response<ReplyBody>;
+
+/// The exchange's side: decides on the head, writes the body.
+#[derive(Clone)]
+pub struct Reply {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    head: Option<(StatusCode, HeaderMap)>,
+    /// Stays true after the head was taken out and sent.
+    decided: bool,
+    pending: BytesMut,
+    /// Sequence number of the next event of the body.
+    sequence: u64,
+    /// What to say if the exchange panics; before the head, and as the body's last bytes after it.
+    last_words: Option<LastWords>,
+}
+
+/// What is said when an exchange breaks by a defect of ours.
+pub struct LastWords {
+    /// Status and headers while the head is still open.
+    pub status: StatusCode,
+    /// Headers for that case.
+    pub headers: HeaderMap,
+    /// Body for that case.
+    pub body: Bytes,
+    /// Makes the end of a body that has begun from the sequence number of its next event.
+    pub tail: Box<dyn FnOnce(u64) -> Vec<u8> + Send>,
+}
+
+impl Reply {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Decides on status and headers. Only the first call counts.
+    pub fn head(&self, status: StatusCode, headers: HeaderMap) {
+        let mut shared = self.lock();
+        if !shared.decided {
+            shared.decided = true;
+            shared.head = Some((status, headers));
+        }
+    }
+
+    /// True once the head is decided.
+    pub fn has_head(&self) -> bool {
+        self.lock().decided
+    }
+
+    /// Appends to the body; it goes out as soon as the exchange waits for something.
+    pub fn write(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.lock().pending.extend_from_slice(bytes);
+        }
+    }
+
+    /// Appends events to the body, and notes the sequence number that comes next.
+    pub fn write_events(&self, bytes: &[u8], sequence: u64) {
+        let mut shared = self.lock();
+        shared.pending.extend_from_slice(bytes);
+        shared.sequence = sequence;
+    }
+
+    /// Keeps what is to be said if the exchange panics.
+    pub fn set_last_words(&self, words: LastWords) {
+        self.lock().last_words = Some(words);
+    }
+
+    /// Waits until the connection has taken enough of what was written.
+    pub async fn room(&self) {
+        // No waker is kept: the connection polls again once it has taken what is pending, and only then is there a
+        // reason to.
+        poll_fn(|_| if self.lock().pending.len() < PENDING_BYTES_MAX { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+/// The body of an answer: whole, or driven by its exchange.
+pub enum ReplyBody {
+    /// Known in full.
+    Whole(Option<Bytes>),
+    /// Written by an exchange.
+    Driven(Driver),
+}
+
+/// Polls an exchange.
+pub struct Driver {
+    /// `None` once it has returned.
+    exchange: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    reply: Reply,
+}
+
+/// Runs `exchange` until it has decided on a head, and gives the answer whose body runs the rest.
+pub async fn answer<F>(exchange: impl FnOnce(Reply) -> F) -> Answer
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let reply = Reply { shared: Arc::default() };
+    let mut driver = Driver { exchange: Some(Box::pin(exchange(reply.clone()))), reply };
+    poll_fn(|cx| driver.poll_head(cx)).await;
+    let head = driver.reply.lock().head.take();
+    // An exchange that returns without a word has a defect; the client still gets an answer.
+    let (status, headers) = head.unwrap_or((StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new()));
+    let mut response = Response::new(if driver.exchange.is_none() {
+        let bytes = driver.reply.lock().pending.split().freeze();
+        ReplyBody::Whole(Some(bytes))
+    } else {
+        ReplyBody::Driven(driver)
+    });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+impl Driver {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_exchange(cx);
+        if self.exchange.is_none() || self.reply.has_head() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) {
+        let Some(exchange) = &mut self.exchange else { return };
+        match catch_unwind(AssertUnwindSafe(|| exchange.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(())) => self.exchange = None,
+            Err(_) => {
+                // The panic hook has told the log; here the client is told.
+                self.exchange = None;
+                let mut shared = self.reply.lock();
+                let begun = shared.decided;
+                let Some(words) = shared.last_words.take() else { return };
+                if begun {
+                    let tail = (words.tail)(shared.sequence);
+                    shared.pending.extend_from_slice(&tail);
+                } else {
+                    shared.decided = true;
+                    shared.head = Some((words.status, words.headers));
+                    shared.pending.extend_from_slice(&words.body);
+                }
+            }
+        }
+    }
+}
+
+impl http_body::Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let driver = match self.get_mut() {
+            Self::Whole(bytes) => {
+                return Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))));
+            }
+            Self::Driven(driver) => driver,
+        };
+        driver.poll_exchange(cx);
+        let pending = driver.reply.lock().pending.split();
+        if !pending.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(pending.freeze()))));
+        }
+        if driver.exchange.is_none() { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Driven(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Driven(_) => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_exchange_that_ends_at_once_is_a_whole_answer() {
+        let answer = answer(|reply| async move {
+            reply.head(StatusCode::OK, HeaderMap::new());
+            reply.write(b"all");
+        })
+        .await;
+        assert_eq!(http_body::Body::size_hint(answer.body()).exact(), Some(3));
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "all");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_comes_out_in_order_and_waits_for_the_reader() {
+        let answer = answer(|reply| async move {
+            reply.head(StatusCode::OK, HeaderMap::new());
+            for n in 0..200_u32 {
+                reply.room().await;
+                reply.write(&n.to_be_bytes().repeat(1024));
+                assert!(reply.lock().pending.len() < PENDING_BYTES_MAX + 4096);
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let numbers: Vec<u32> = bytes.chunks(4096).map(|c| u32::from_be_bytes([c[0], c[1], c[2], c[3]])).collect();
+        assert_eq!(numbers, (0..200).collect::<Vec<_>>());
+    }
+
+    fn words() -> LastWords {
+        LastWords {
+            status: StatusCode::BAD_REQUEST,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(b"sorry"),
+            tail: Box::new(|sequence| format!("|failed at {sequence}").into_bytes()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_before_the_head_is_an_answer() {
+        let answer = answer(|reply| async move {
+            reply.set_last_words(words());
+            panic!("a defect");
+        })
+        .await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "sorry");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_stream_still_ends_it() {
+        let answer = answer(|reply| async move {
+            reply.set_last_words(words());
+            reply.head(StatusCode::OK, HeaderMap::new());
+            reply.write_events(b"begun", 7);
+            tokio::task::yield_now().await;
+            panic!("a defect");
+        })
+        .await;
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "begun|failed at 7");
+    }
+}
