@@ -1,5 +1,6 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod codec;
+pub mod host;
 pub mod model;
 pub mod proxy;
