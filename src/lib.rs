@@ -1,6 +1,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod codec;
+pub mod config;
 pub mod host;
 pub mod model;
 pub mod proxy;

@@ -1,0 +1,408 @@
+//! Reads one `[providers.NAME]` table, over its preset. PURE.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::path::{Component, Path, PathBuf};
+
+use http::{HeaderName, HeaderValue};
+use url::Url;
+
+use super::{
+    base_url,
+    credentials::{KeySource, Secret},
+    error::{ConfigError, Report},
+    fragment::Value,
+    interpret::idle,
+    nearest::hint,
+    presets::{NOT_BUILT, Preset},
+    section::{Entry, Section},
+    settings::{Account, DEMO, HeaderSource, Protocol, Provider, Proxy},
+};
+use crate::codec::chat::dialect::{DIALECTS, Dialect};
+
+/// Protocols that are designed but have no codec yet.
+const PROTOCOLS_NOT_BUILT: &[&str] = &["responses", "messages", "gemini", "code-assist", "command-code", "codebuff"];
+
+/// Headers the proxy sets itself, or that belong to one hop (RFC 9110 §7.6.1).
+const HEADERS_REFUSED: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What a key source may look like, for messages.
+const KEY_SOURCES: &str =
+    "{ env = \"NAME\" }, { file = \"~/…\" }, { credential = \"NAME\" } or { command = [\"program\", …] }";
+
+/// The provider, or `None` if too little of it is right.
+pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Report) -> Option<Provider> {
+    let mut section = entry.section(report)?;
+    if name == DEMO {
+        entry.refuse("\"demo\" is built in and cannot be configured; take another name", report);
+        return None;
+    }
+    if !is_name(name) {
+        entry.refuse("a provider's name must have 1 to 64 of a-z A-Z 0-9 _ . -, the first a letter or digit", report);
+    }
+    let protocol = protocol(&mut section, report);
+    let (preset, preset_wrong) = match section.text("preset", report) {
+        Some((entry, text)) => {
+            let preset = Preset::named(text);
+            if preset.is_none() {
+                refuse_preset(&entry, text, report);
+            }
+            (preset, preset.is_none())
+        }
+        None => (None, false),
+    };
+    let dialect = dialect(&mut section, preset, report);
+    let base_url = address(name, &mut section, preset, dialect, preset_wrong, report);
+    let accounts = accounts(&mut section, report);
+    let headers = headers(&mut section, report);
+    let images = section.flag("images", report).unwrap_or(preset.is_some_and(|preset| preset.images));
+    let upstream_idle = idle(&mut section, proxy, report);
+    if let (None, Some(url)) = (&accounts, &base_url)
+        && !base_url::is_local(url)
+        && preset.is_none_or(|preset| preset.needs_key)
+        && headers.is_empty()
+    {
+        let variable = preset.map_or("NAME", |preset| preset.key_variable);
+        let why = format!(
+            "missing; say where the key is: key = {{ file = \"~/.config/codex-proxy/keys/{name}\" }} or \
+             {{ env = \"{variable}\" }}; accounts = [] if it needs none"
+        );
+        report.refuse(section.place, &section.path_of("key"), why);
+    }
+    section.finish(report);
+    Some(Provider {
+        name: name.to_owned(),
+        base_url: base_url?,
+        protocol: protocol?,
+        dialect: dialect?,
+        accounts: accounts.unwrap_or_default(),
+        headers,
+        upstream_idle,
+        images,
+    })
+}
+
+fn is_name(name: &str) -> bool {
+    let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    (1..=64).contains(&name.len()) && name.chars().all(lawful) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+fn protocol(section: &mut Section<'_>, report: &mut Report) -> Option<Protocol> {
+    let Some(entry) = section.entry("protocol") else { return Some(Protocol::Chat) };
+    let text = entry.text(report)?;
+    if text == Protocol::Chat.name() {
+        return Some(Protocol::Chat);
+    }
+    if PROTOCOLS_NOT_BUILT.contains(&text) {
+        not_built(&entry, text, format!("the protocol \"{text}\"; \"chat\" is"), report);
+    } else {
+        let names = [Protocol::Chat.name()].into_iter().chain(PROTOCOLS_NOT_BUILT.iter().copied());
+        report.refuse_value(&entry.node.place, &entry.key, text, format!("no such protocol; {}", hint(text, names)));
+    }
+    None
+}
+
+fn refuse_preset(entry: &Entry<'_>, text: &str, report: &mut Report) {
+    match NOT_BUILT.iter().find(|(name, _)| *name == text) {
+        Some((_, protocol)) => not_built(entry, text, format!("it speaks \"{protocol}\"; \"chat\" is"), report),
+        None => report.refuse_value(&entry.node.place, &entry.key, text, Preset::unknown(text)),
+    }
+}
+
+fn not_built(entry: &Entry<'_>, text: &str, what: String, report: &mut Report) {
+    let value = Some(format!("{text:?}"));
+    report.add(ConfigError::NotBuilt { place: entry.node.place.clone(), key: entry.key.clone(), value, what });
+}
+
+fn dialect(
+    section: &mut Section<'_>,
+    preset: Option<&'static Preset>,
+    report: &mut Report,
+) -> Option<&'static Dialect> {
+    let Some(entry) = section.entry("dialect") else {
+        // Every preset's dialect exists, says a test of the table.
+        return Dialect::named(preset.map_or("generic", |preset| preset.dialect));
+    };
+    let text = entry.text(report)?;
+    let dialect = Dialect::named(text);
+    if dialect.is_none() {
+        let why = format!("no such dialect; {}", hint(text, DIALECTS.iter().map(|dialect| dialect.name)));
+        report.refuse_value(&entry.node.place, &entry.key, text, why);
+    }
+    dialect
+}
+
+/// The base URL, over the preset's. A bare host gets the preset's path, else that of the dialect.
+fn address(
+    name: &str,
+    section: &mut Section<'_>,
+    preset: Option<&'static Preset>,
+    dialect: Option<&'static Dialect>,
+    preset_wrong: bool,
+    report: &mut Report,
+) -> Option<Url> {
+    if let Some(entry) = section.entry("base_url") {
+        let text = entry.text(report)?;
+        let by_dialect = dialect.map_or("", |dialect| Preset::path_for_dialect(dialect.name));
+        let normal = base_url::normalise(text, preset.map_or(by_dialect, Preset::path));
+        return normal.map_err(|why| entry.refuse(why, report)).ok();
+    }
+    if let Some(preset) = preset {
+        // Every preset's address is one, says a test of the table.
+        return base_url::normalise(preset.base_url, "").ok();
+    }
+    if !preset_wrong {
+        let why = match Preset::named(name) {
+            Some(_) => format!("missing; give it, or preset = \"{name}\""),
+            None => "missing; give it, or a preset".to_owned(),
+        };
+        report.refuse(section.place, &section.path_of("base_url"), why);
+    }
+    None
+}
+
+/// The accounts; `None` if nothing is said of them.
+fn accounts(section: &mut Section<'_>, report: &mut Report) -> Option<Vec<Account>> {
+    let (single, list) = (section.entry("key"), section.entry("accounts"));
+    if let (Some(_), Some(list)) = (&single, &list) {
+        list.refuse("give either key or accounts, not both", report);
+    }
+    if let Some(entry) = single {
+        let key = key_source(&entry, report);
+        return Some(key.map(|key| Account { name: "default".to_owned(), key, enabled: true }).into_iter().collect());
+    }
+    let list = list?;
+    let mut accounts: Vec<Account> = Vec::new();
+    for item in list.items("an array of tables { name = …, key = … }", report).unwrap_or_default() {
+        let Some(account) = account(&item, report) else { continue };
+        if accounts.iter().any(|other| other.name == account.name) {
+            item.refuse(format!("a second account named {:?}; names must differ", account.name), report);
+        }
+        accounts.push(account);
+    }
+    Some(accounts)
+}
+
+fn account(item: &Entry<'_>, report: &mut Report) -> Option<Account> {
+    let mut section = item.section(report)?;
+    let name = section.text("name", report).map(|(_, name)| name);
+    if !name.is_some_and(is_name) {
+        let why = "must be 1 to 64 of a-z A-Z 0-9 _ . -, the first a letter or digit";
+        report.refuse(section.place, &section.path_of("name"), why);
+    }
+    let key = section.entry("key");
+    if key.is_none() {
+        report.refuse(section.place, &section.path_of("key"), format!("missing; must be {KEY_SOURCES}"));
+    }
+    let key = key.and_then(|entry| key_source(&entry, report));
+    let enabled = section.flag("enabled", report).unwrap_or(true);
+    section.finish(report);
+    Some(Account { name: name?.to_owned(), key: key?, enabled })
+}
+
+/// Where a key is found. Never shows what was written: people paste the key itself.
+pub(super) fn key_source(entry: &Entry<'_>, report: &mut Report) -> Option<KeySource> {
+    let Value::Table(entries) = &entry.node.value else {
+        let found = entry.node.value.type_name();
+        entry.refuse(format!("must be {KEY_SOURCES}, found {found}; the key itself does not belong here"), report);
+        return None;
+    };
+    let mut section = entry.section(report)?;
+    let (env, file) = (section.entry("env"), section.entry("file"));
+    let (credential, command) = (section.entry("credential"), section.entry("command"));
+    if let Some(service) = section.entry("secret_service") {
+        let what = "keys from the secret service; a file, a credential or a command such as secret-tool is".to_owned();
+        let place = service.node.place.clone();
+        report.add(ConfigError::NotBuilt { place, key: service.key, value: None, what });
+        return None;
+    }
+    section.finish(report);
+    if entries.len() != 1 {
+        entry.refuse(format!("must be exactly one of {KEY_SOURCES}"), report);
+        return None;
+    }
+    if let Some(entry) = env {
+        let name = entry.text(report)?;
+        let lawful = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if name.is_empty() || !name.chars().all(lawful) || name.starts_with(|c: char| c.is_ascii_digit()) {
+            entry.refuse("must be the name of an environment variable, not the key itself", report);
+            return None;
+        }
+        return Some(KeySource::Env(name.to_owned()));
+    }
+    if let Some(entry) = file {
+        let path = entry.text(report)?;
+        if !(path.starts_with('/') || path.starts_with("~/")) || path.contains('\0') {
+            entry.refuse("must be an absolute path, or one that begins with ~/", report);
+            return None;
+        }
+        return Some(KeySource::File(PathBuf::from(path)));
+    }
+    if let Some(entry) = credential {
+        let name = entry.text(report)?;
+        let mut components = Path::new(name).components();
+        let plain = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
+        if !plain || name.contains(['/', '\0']) {
+            entry.refuse("must be the name of a credential of the unit, without any \"/\"", report);
+            return None;
+        }
+        return Some(KeySource::Credential(name.to_owned()));
+    }
+    command.and_then(|entry| command_source(&entry, report))
+}
+
+fn command_source(entry: &Entry<'_>, report: &mut Report) -> Option<KeySource> {
+    let expected = "a program, or an array of a program and its arguments; no shell reads it";
+    let words: Vec<&str> = match &entry.node.value {
+        Value::String(program) => vec![program],
+        Value::Array(_) => {
+            let items = entry.items(expected, report)?;
+            let words: Vec<&str> = items.iter().filter_map(|item| item.text(report)).collect();
+            if words.len() != items.len() {
+                return None;
+            }
+            words
+        }
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime | Value::Table(_) => {
+            entry.refuse_type(expected, report);
+            return None;
+        }
+    };
+    let Some((program, arguments)) = words.split_first().filter(|(program, _)| !program.is_empty()) else {
+        entry.refuse(format!("must be {expected}; the program is missing"), report);
+        return None;
+    };
+    // A relative path would mean another program in another working directory; blanks are a forgotten array.
+    let found = !program.contains('/') || program.starts_with('/') || program.starts_with("~/");
+    let one_word = arguments.is_empty() && program.contains(char::is_whitespace);
+    if !found || one_word || words.iter().any(|word| word.contains('\0')) {
+        let why = "must name a program on the search path, or by an absolute path or ~/; arguments are further items \
+                   of an array";
+        entry.refuse(why, report);
+        return None;
+    }
+    let arguments = arguments.iter().map(ToString::to_string).collect();
+    Some(KeySource::Command { program: (*program).to_owned(), arguments })
+}
+
+fn headers(section: &mut Section<'_>, report: &mut Report) -> Vec<(HeaderName, HeaderSource)> {
+    let mut headers: Vec<(HeaderName, HeaderSource)> = Vec::new();
+    for (name, entry) in section.section("headers", report).all() {
+        let Ok(lawful) = HeaderName::from_bytes(name.as_bytes()) else {
+            entry.refuse("not a lawful header name", report);
+            continue;
+        };
+        if lawful == http::header::AUTHORIZATION {
+            entry.refuse("set by the proxy; the key is given by key or accounts", report);
+            continue;
+        }
+        if HEADERS_REFUSED.contains(&lawful.as_str()) || lawful.as_str().starts_with("x-codex-") {
+            entry.refuse("set by the proxy or bound to the connection; it cannot be configured", report);
+            continue;
+        }
+        if headers.iter().any(|(other, _)| *other == lawful) {
+            entry.refuse("given twice; header names do not tell upper from lower case", report);
+            continue;
+        }
+        let source = match &entry.node.value {
+            Value::String(text) => {
+                if text.trim() != text || HeaderValue::from_str(text).is_err() {
+                    entry.refuse("must be one line of printable ASCII without blanks around it", report);
+                    continue;
+                }
+                HeaderSource::Literal(Secret::new(text))
+            }
+            _ => match key_source(&entry, report) {
+                Some(source) => HeaderSource::Key(source),
+                None => continue,
+            },
+        };
+        headers.push((lawful, source));
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn provider(text: &str) -> Provider {
+        let mut settings = parse(&[(Path::new("c"), &format!("[providers.p]\n{text}"))]).unwrap();
+        settings.providers.remove("p").unwrap()
+    }
+
+    #[test]
+    fn a_preset_gives_everything_but_the_key() {
+        let provider = provider("preset = 'deepseek'\nkey = { env = 'K' }");
+        assert_eq!(provider.chat_url().as_str(), "https://api.deepseek.com/chat/completions");
+        assert_eq!(provider.models_url().as_str(), "https://api.deepseek.com/models");
+        assert_eq!(provider.dialect.name, "deepseek");
+        let account = Account { name: "default".into(), key: KeySource::Env("K".into()), enabled: true };
+        assert_eq!(provider.accounts, [account]);
+        assert!(!provider.is_loopback());
+    }
+
+    #[test]
+    fn any_key_overrides_the_preset() {
+        let provider = provider(
+            "preset = 'openrouter'\nbase_url = 'http://box:9'\ndialect = 'vllm'\nimages = false\nupstream_idle_s = 30",
+        );
+        assert_eq!(provider.base_url.as_str(), "http://box:9/api/v1");
+        assert_eq!(provider.dialect.name, "vllm");
+        assert!(!provider.images);
+        assert_eq!(provider.upstream_idle.map(|idle| idle.as_secs()), Some(30));
+        assert_eq!(provider.accounts, []);
+    }
+
+    #[test]
+    fn a_bare_host_gets_a_path_only_where_the_dialect_has_one() {
+        assert_eq!(provider("base_url = 'http://box:9'\ndialect = 'vllm'").base_url.as_str(), "http://box:9/v1");
+        assert_eq!(provider("base_url = 'http://box:9'").base_url.as_str(), "http://box:9/");
+        assert_eq!(provider("base_url = 'http://localhost:9'\npreset = 'ollama'").base_url.path(), "/v1");
+    }
+
+    #[test]
+    fn who_needs_no_key_is_not_asked_for_one() {
+        assert!(provider("preset = 'ollama'").accounts.is_empty());
+        assert!(provider("base_url = 'https://h.example/v1'\naccounts = []").accounts.is_empty());
+        assert!(provider("base_url = 'https://h.example/v1'\nheaders = { x-key = { env = 'K' } }").accounts.is_empty());
+    }
+
+    #[test]
+    fn key_sources() {
+        let key = |text| provider(&format!("preset = 'groq'\nkey = {text}")).accounts.remove(0).key;
+        assert_eq!(key("{ file = '~/k' }"), KeySource::File("~/k".into()));
+        assert_eq!(key("{ credential = 'groq' }"), KeySource::Credential("groq".into()));
+        let pass = |arguments: &[&str]| KeySource::Command {
+            program: "pass".into(),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(key("{ command = ['pass', 'show', 'a b'] }"), pass(&["show", "a b"]));
+        assert_eq!(key("{ command = 'pass' }"), pass(&[]));
+    }
+
+    #[test]
+    fn headers_are_typed() {
+        let provider = provider("preset = 'ollama'\n[providers.p.headers]\nX-A = 'v'\nx-b = { env = 'B' }");
+        assert_eq!(provider.headers[0].0, "x-a");
+        assert_eq!(provider.headers[0].1, HeaderSource::Literal(Secret::new("v")));
+        assert_eq!(provider.headers[1].1, HeaderSource::Key(KeySource::Env("B".into())));
+    }
+}
