@@ -28,9 +28,9 @@ pub type Table = BTreeMap<String, Node>;
 pub enum Value {
     /// Text.
     String(String),
-    /// A whole number of 64 bits.
-    Integer(i64),
-    /// A number with a point or an exponent, or a whole number too large for 64 bits.
+    /// A whole number; wider than any that is meant, so that one out of range can be shown.
+    Integer(i128),
+    /// A number with a point or an exponent, or a whole number beyond 128 bits.
     Float(f64),
     /// `true`, `false`.
     Boolean(bool),
@@ -94,7 +94,7 @@ impl Reader {
     fn value(&self, value: DeValue<'_>) -> Value {
         match value {
             DeValue::String(text) => Value::String(text.into_owned()),
-            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
                 .map_or_else(|_| Value::Float(number.as_str().parse().unwrap_or(f64::INFINITY)), Value::Integer),
             DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
             DeValue::Boolean(flag) => Value::Boolean(flag),

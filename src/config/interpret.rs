@@ -9,7 +9,7 @@ use super::{
     base_url, defaults,
     error::{ConfigErrors, Report},
     fragment::Table,
-    nearest::hint,
+    nearest::{hint, nearest},
     provider,
     section::{Entry, Section},
     settings::{DEMO, Effort, FaultNumbers, Model, NotificationLevel, Proxy, Route, Settings, Watchdog, WatchdogAi},
@@ -61,17 +61,25 @@ fn proxy(mut section: Section<'_>, report: &mut Report) -> Proxy {
     let body_stall = section.number_or_default("body_stall_s", &defaults::BODY_STALL_S, report);
     let drain = section.number_or_default("drain_s", &defaults::DRAIN_S, report);
 
-    if body.value > bodies.value
-        && let Some(place) = body.written.or(bodies.written)
-    {
-        let why = format!("must be at most bodies_in_flight_bytes_max, which is {}", bodies.value);
-        report.refuse_value(place, &section.path_of("body_bytes_max"), body.value, why);
+    // Whoever was written is blamed; of two, the one that is usually meant to be the smaller.
+    if body.value > bodies.value {
+        let (larger, smaller) = ("bodies_in_flight_bytes_max", "body_bytes_max");
+        if let Some(place) = body.written {
+            let why = format!("must be at most {larger}, which is {}", bodies.value);
+            report.refuse_value(place, &section.path_of(smaller), body.value, why);
+        } else if let Some(place) = bodies.written {
+            let why = format!("must be at least {smaller}, which is {}", body.value);
+            report.refuse_value(place, &section.path_of(larger), bodies.value, why);
+        }
     }
-    if head_hold.value >= idle.value
-        && let Some(place) = head_hold.written.or(idle.written)
-    {
-        let why = format!("must be less than upstream_idle_s, which is {}", idle.value);
-        report.refuse_value(place, &section.path_of("head_hold_s"), head_hold.value, why);
+    if head_hold.value >= idle.value {
+        if let Some(place) = head_hold.written {
+            let why = format!("must be less than upstream_idle_s, which is {}", idle.value);
+            report.refuse_value(place, &section.path_of("head_hold_s"), head_hold.value, why);
+        } else if let Some(place) = idle.written {
+            let why = format!("must be more than head_hold_s, which is {}", head_hold.value);
+            report.refuse_value(place, &section.path_of("upstream_idle_s"), idle.value, why);
+        }
     }
     for key in ["listen", "host", "port", "address"] {
         let why = "not set here: systemd's codex-proxy.socket holds the address; by hand it is codex-proxy --listen";
@@ -238,7 +246,9 @@ fn effort_of(entry: &Entry<'_>, report: &mut Report) -> Option<Effort> {
     let effort = Effort::named(text);
     if effort.is_none() {
         let names: Vec<&str> = Effort::ALL.iter().map(|effort| effort.name()).collect();
-        let why = format!("must be one of {}", names.join(", "));
+        let meant =
+            nearest(text, names.iter().copied()).map_or(String::new(), |name| format!("; did you mean {name:?}?"));
+        let why = format!("must be one of {}{meant}", names.join(", "));
         report.refuse_value(&entry.node.place, &entry.key, text, why);
     }
     effort

@@ -110,7 +110,7 @@ fn protocol(section: &mut Section<'_>, report: &mut Report) -> Option<Protocol> 
         return Some(Protocol::Chat);
     }
     if PROTOCOLS_NOT_BUILT.contains(&text) {
-        not_built(&entry, text, format!("the protocol \"{text}\"; \"chat\" is"), report);
+        not_built(&entry, text, "this protocol; use \"chat\"".to_owned(), report);
     } else {
         let names = [Protocol::Chat.name()].into_iter().chain(PROTOCOLS_NOT_BUILT.iter().copied());
         report.refuse_value(&entry.node.place, &entry.key, text, format!("no such protocol; {}", hint(text, names)));
@@ -120,7 +120,9 @@ fn protocol(section: &mut Section<'_>, report: &mut Report) -> Option<Protocol> 
 
 fn refuse_preset(entry: &Entry<'_>, text: &str, report: &mut Report) {
     match NOT_BUILT.iter().find(|(name, _)| *name == text) {
-        Some((_, protocol)) => not_built(entry, text, format!("it speaks \"{protocol}\"; \"chat\" is"), report),
+        Some((_, protocol)) => {
+            not_built(entry, text, format!("its protocol, \"{protocol}\"; only \"chat\" is"), report)
+        }
         None => report.refuse_value(&entry.node.place, &entry.key, text, Preset::unknown(text)),
     }
 }
@@ -227,7 +229,8 @@ pub(super) fn key_source(entry: &Entry<'_>, report: &mut Report) -> Option<KeySo
     let (env, file) = (section.entry("env"), section.entry("file"));
     let (credential, command) = (section.entry("credential"), section.entry("command"));
     if let Some(service) = section.entry("secret_service") {
-        let what = "keys from the secret service; a file, a credential or a command such as secret-tool is".to_owned();
+        let what =
+            "keys from the secret service; use a file, a credential, or a command such as secret-tool".to_owned();
         let place = service.node.place.clone();
         report.add(ConfigError::NotBuilt { place, key: service.key, value: None, what });
         return None;
@@ -328,10 +331,14 @@ fn headers(section: &mut Section<'_>, report: &mut Report) -> Vec<(HeaderName, H
                 }
                 HeaderSource::Literal(Secret::new(text))
             }
-            _ => match key_source(&entry, report) {
+            Value::Table(_) => match key_source(&entry, report) {
                 Some(source) => HeaderSource::Key(source),
                 None => continue,
             },
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime | Value::Array(_) => {
+                entry.refuse_type(&format!("a string, {KEY_SOURCES}"), report);
+                continue;
+            }
         };
         headers.push((lawful, source));
     }
