@@ -50,6 +50,11 @@ pub const KEEPALIVE_S: Range =
 pub const UPSTREAM_IDLE_S: Range =
     Range { default: 240, min: 1, max: 299, why: "seconds; the client gives up after 300" };
 
+/// `proxy.upstream_head_s`: how long a provider may take to begin its answer. 0: 60 s, and more for long conversations
+/// and for tools, at most 300 s, since reading a prompt takes time before the first byte.
+pub const UPSTREAM_HEAD_S: Range =
+    Range { default: 0, min: 0, max: 300, why: "seconds; 0 lets it grow with the conversation" };
+
 /// `proxy.connect_timeout_s`: name resolution, TCP and TLS together. Three lost SYNs take 7 s.
 pub const CONNECT_TIMEOUT_S: Range = Range { default: 10, min: 1, max: 120, why: "seconds" };
 

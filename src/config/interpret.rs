@@ -57,6 +57,7 @@ fn proxy(mut section: Section<'_>, report: &mut Report) -> Proxy {
     let head_hold = section.number_or_default("head_hold_s", &defaults::HEAD_HOLD_S, report);
     let keepalive = section.number_or_default("keepalive_s", &defaults::KEEPALIVE_S, report);
     let idle = section.number_or_default("upstream_idle_s", &defaults::UPSTREAM_IDLE_S, report);
+    let head = section.number_or_default("upstream_head_s", &defaults::UPSTREAM_HEAD_S, report);
     let connect_timeout = section.number_or_default("connect_timeout_s", &defaults::CONNECT_TIMEOUT_S, report);
     let body_stall = section.number_or_default("body_stall_s", &defaults::BODY_STALL_S, report);
     let drain = section.number_or_default("drain_s", &defaults::DRAIN_S, report);
@@ -93,6 +94,7 @@ fn proxy(mut section: Section<'_>, report: &mut Report) -> Proxy {
         head_hold: head_hold.seconds(),
         keepalive: keepalive.seconds(),
         upstream_idle: idle.seconds(),
+        upstream_head: Some(head.seconds()).filter(|head| !head.is_zero()),
         connect_timeout: connect_timeout.seconds(),
         body_stall: body_stall.seconds(),
         drain: drain.seconds(),

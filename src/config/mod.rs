@@ -197,7 +197,7 @@ mod tests {
         // Every key of the [proxy] section stands in the file.
         for key in ["body_bytes_max", "bodies_in_flight_bytes_max", "retry_deadline_s", "head_hold_s", "keepalive_s"]
             .iter()
-            .chain(&["upstream_idle_s", "connect_timeout_s", "body_stall_s", "drain_s"])
+            .chain(&["upstream_idle_s", "upstream_head_s", "connect_timeout_s", "body_stall_s", "drain_s"])
         {
             assert!(DOCUMENTED.contains(&format!("\n#{key} = ")), "{key}");
         }

@@ -49,6 +49,8 @@ pub struct Proxy {
     pub keepalive: Duration,
     /// Silence after which an upstream counts as dead; providers and models may set their own.
     pub upstream_idle: Duration,
+    /// How long a provider may take to begin its answer; `None`: grows with the conversation.
+    pub upstream_head: Option<Duration>,
     /// Name resolution, TCP and TLS together.
     pub connect_timeout: Duration,
     /// Silence after which a request body is given up.
@@ -68,6 +70,7 @@ impl Default for Proxy {
             head_hold: seconds(defaults::HEAD_HOLD_S),
             keepalive: seconds(defaults::KEEPALIVE_S),
             upstream_idle: seconds(defaults::UPSTREAM_IDLE_S),
+            upstream_head: Some(seconds(defaults::UPSTREAM_HEAD_S)).filter(|head| !head.is_zero()),
             connect_timeout: seconds(defaults::CONNECT_TIMEOUT_S),
             body_stall: seconds(defaults::BODY_STALL_S),
             drain: seconds(defaults::DRAIN_S),

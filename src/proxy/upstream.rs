@@ -7,7 +7,10 @@ use flate2::write::MultiGzDecoder;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use url::Url;
 
-use crate::model::failure::{Failure, FailureKind};
+use crate::{
+    config::base_url,
+    model::failure::{Failure, FailureKind},
+};
 
 /// What we call ourselves to providers.
 pub const USER_AGENT: &str = concat!("codex-proxy/", env!("CARGO_PKG_VERSION"));
@@ -39,7 +42,7 @@ impl Upstreams {
     }
 
     fn client(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
-        let here = is_loopback(url);
+        let here = base_url::is_loopback(url);
         let cell = if here { &self.here } else { &self.outside };
         if let Some(client) = cell.get() {
             return Ok(client);
@@ -76,16 +79,6 @@ impl Upstreams {
             }
         };
         Answer::new(response, host)
-    }
-}
-
-/// True if the host is this machine, by name or address.
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost") || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 
