@@ -6,9 +6,12 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod chat;
+pub mod custom;
 pub mod demo;
+pub mod names;
 pub mod responses;
 pub mod seal;
+pub mod sse;
 
 use crate::model::{
     failure::Failure,

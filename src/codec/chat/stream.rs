@@ -1,0 +1,1006 @@
+//! Chunks of an answer → events. PURE.
+//!
+//! ```text
+//! frame ─► error object? ── yes ─► Err(Upstream)
+//!            │ no
+//!            ├─ thoughts (three fields, tags) ─► reasoning item, closed when something else begins
+//!            ├─ text, refusal ─────────────────► message item, closed when thoughts or a call begin
+//!            ├─ calls ─────────────────────────► call items, all open until the end: their pieces may interleave
+//!            └─ usage, finish_reason ──────────► kept for the end
+//! [DONE], end of input ─► finish(): closes everything, usage, the one End
+//! ```
+//! Hosts deviate from the protocol in many small ways; each that is tolerated has a case in
+//! `tests/golden/streams/chat`.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde_json::value::RawValue;
+
+use super::{
+    dialect::ThoughtsBack,
+    error::{self, failure_in_stream, is_html},
+    thoughts::{Field, Piece, Splitter, Store},
+    wire,
+};
+use crate::{
+    codec::{
+        DecodeError, Target,
+        custom::Unwrapper,
+        names::Names,
+        sse::{Frame, Framer},
+    },
+    model::{
+        event::{End, Event, IncompleteReason, ItemKey, ItemKind},
+        failure::{Failure, FailureKind},
+        request::{Opaque, ToolKind, ToolRef},
+        usage::Usage,
+    },
+};
+
+/// Thoughts of one answer are kept, to be returned, up to this size in bytes.
+pub const THOUGHTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// More calls than this in one answer are a runaway.
+pub const CALLS_MAX: usize = 512;
+
+/// A whole answer that comes instead of a stream is read up to this size in bytes.
+pub const WHOLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Reads one answer.
+#[derive(Debug)]
+pub struct StreamDecoder {
+    target: Target,
+    names: Names,
+    seed: String,
+    input_bytes: u64,
+    started: bool,
+    done: bool,
+    /// The host said how the answer ended.
+    finish: Option<Finish>,
+    splitter: Splitter,
+    items: u32,
+    thoughts: Option<Thoughts>,
+    /// Some thoughts have been shown.
+    thought: bool,
+    /// Thoughts in the order they came, in case the text never left them.
+    unopened: String,
+    message: Option<ItemKey>,
+    calls: Vec<Call>,
+    usage: Option<Usage>,
+    text_bytes: u64,
+    thought_bytes: u64,
+    skipped: u64,
+}
+
+/// An open reasoning item.
+#[derive(Debug)]
+struct Thoughts {
+    item: ItemKey,
+    field: Field,
+    text: String,
+    details: Vec<serde_json::Map<String, serde_json::Value>>,
+    extras: BTreeMap<String, Box<RawValue>>,
+}
+
+/// A call, from its first piece.
+#[derive(Debug)]
+struct Call {
+    index: Option<u64>,
+    id: String,
+    name: String,
+    extra: Option<Box<RawValue>>,
+    arguments: Arguments,
+    /// Absent until the first piece of arguments shows that the name is whole.
+    open: Option<OpenCall>,
+}
+
+#[derive(Debug)]
+struct OpenCall {
+    item: ItemKey,
+    unwrapper: Option<Unwrapper>,
+}
+
+/// How far the JSON of a call's arguments has come.
+#[derive(Debug, Default)]
+struct Arguments {
+    begun: bool,
+    depth: u32,
+    in_string: bool,
+    escaped: bool,
+    complete: bool,
+}
+
+impl Arguments {
+    fn feed(&mut self, text: &str) {
+        for byte in text.bytes() {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                _ if self.in_string => {}
+                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+            self.begun |= !byte.is_ascii_whitespace();
+        }
+        self.complete = self.begun && self.depth == 0 && !self.in_string;
+    }
+}
+
+/// How the host said the answer ended.
+#[derive(Debug, Clone, PartialEq)]
+enum Finish {
+    Complete,
+    Incomplete(IncompleteReason),
+    Failed(FailureKind, &'static str),
+}
+
+impl StreamDecoder {
+    /// A decoder for one answer.
+    ///
+    /// `names`: from encoding the request. `seed`: short and unique to the answer; ids are made from it for calls that
+    /// have none. `input_bytes`: size of the request's body, for an estimate of usage if the host counts nothing.
+    pub fn new(target: &Target, names: Names, seed: &str, input_bytes: u64) -> Self {
+        Self {
+            splitter: Splitter::new(target.dialect.thoughts_unopened),
+            target: target.clone(),
+            names,
+            seed: seed.to_owned(),
+            input_bytes,
+            started: false,
+            done: false,
+            finish: None,
+            items: 0,
+            thoughts: None,
+            thought: false,
+            unopened: String::new(),
+            message: None,
+            calls: Vec::new(),
+            usage: None,
+            text_bytes: 0,
+            thought_bytes: 0,
+            skipped: 0,
+        }
+    }
+
+    /// Takes the next frame and appends what it says to `out`. After an error, call [`Self::finish`].
+    pub fn feed(&mut self, frame: &Frame<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        let data = frame.data.trim();
+        if self.done || data.is_empty() {
+            self.skipped += u64::from(self.done);
+            return Ok(());
+        }
+        if data == "[DONE]" {
+            self.done = true;
+            return Ok(());
+        }
+        if is_html(data) {
+            return Err(DecodeError::Upstream(failure_in_stream(data)));
+        }
+        if !data.starts_with('{') {
+            return self.odd_frame(frame.event, data);
+        }
+        let chunk: wire::Chunk<'_> = serde_json::from_str(data)
+            .map_err(|e| DecodeError::Malformed { what: format!("a chunk is not what it should be ({})", e.classify_word()) })?;
+        if let Some(failure) = error_in(&chunk, data) {
+            return Err(DecodeError::Upstream(failure));
+        }
+        if frame.event == Some("error") {
+            return Err(DecodeError::Upstream(failure_in_stream(data)));
+        }
+        self.chunk(&chunk, out)
+    }
+
+    /// True once `[DONE]` was seen; nothing of worth follows.
+    pub fn done(&self) -> bool {
+        self.done
+    }
+
+    /// How many frames, choices and finish reasons were not understood and skipped.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The end of input. `cut`: why it ended early, if it did. Appends the missing closes, usage, and the one `End`.
+    ///
+    /// An answer whose end the host announced is complete whatever happened to the connection afterwards; one whose end
+    /// it did not announce never is.
+    pub fn finish(mut self, cut: Option<Failure>, out: &mut Vec<Event>) {
+        let flushed = self.flush_text(out);
+        let end = match (self.finish.take(), cut) {
+            (Some(finish), _) => self.announced(finish),
+            (None, Some(failure)) => End::Failed(failure),
+            (None, None) => self.unannounced(),
+        };
+        let end = match (flushed, end) {
+            (Err(error), _) => End::Failed(failure_of(error)),
+            (Ok(()), End::Complete | End::Incomplete(_)) if self.calls.iter().any(|c| c.name.trim().is_empty()) => {
+                End::Failed(Failure::new(FailureKind::Upstream, "The provider sent a tool call without a name."))
+            }
+            (Ok(()), end) => end,
+        };
+        let complete = end == End::Complete;
+        let failed = matches!(end, End::Failed(_));
+        if !failed {
+            self.start("", out);
+        }
+        if self.started && !failed {
+            self.unspoken_thoughts(out);
+            // Calls that have a name but never had arguments.
+            for i in 0..self.calls.len() {
+                self.open_call(i, out);
+            }
+        }
+        self.close_thoughts(complete, out);
+        self.close_message(complete, out);
+        self.close_calls(complete, failed, out);
+        if self.started {
+            let estimate =
+                || (!failed).then(|| Usage::estimate(self.input_bytes, self.text_bytes, self.thought_bytes));
+            out.extend(self.usage.or_else(estimate).map(Event::Usage));
+        }
+        out.push(Event::End(end));
+    }
+
+    fn announced(&self, finish: Finish) -> End {
+        match finish {
+            Finish::Complete => End::Complete,
+            Finish::Incomplete(reason) => End::Incomplete(reason),
+            Finish::Failed(kind, message) => End::Failed(Failure::new(kind, message)),
+        }
+    }
+
+    /// The input ended properly, but no finish reason came.
+    fn unannounced(&self) -> End {
+        let half_a_call = self.calls.iter().any(|call| call.arguments.begun && !call.arguments.complete);
+        if self.done && !half_a_call && (self.said_something() || self.usage.is_some()) {
+            return End::Complete;
+        }
+        let message = if self.said_something() {
+            "The provider's answer was cut off."
+        } else {
+            "The provider ended the stream without an answer."
+        };
+        End::Failed(Failure::new(FailureKind::Upstream, message))
+    }
+
+    fn said_something(&self) -> bool {
+        self.items > 0 || !self.calls.is_empty()
+    }
+
+    /// Frames that are no JSON object.
+    fn odd_frame(&mut self, event: Option<&str>, data: &str) -> Result<(), DecodeError> {
+        // An error as an array (Google) or as a string.
+        if event == Some("error") || (data.starts_with('[') && data.contains("\"error\"")) {
+            return Err(DecodeError::Upstream(failure_in_stream(data)));
+        }
+        match serde_json::from_str::<serde::de::IgnoredAny>(data) {
+            Ok(_) => {
+                self.skipped += 1;
+                Ok(())
+            }
+            Err(_) => Err(DecodeError::Malformed { what: "a chunk is not JSON".into() }),
+        }
+    }
+
+    fn chunk(&mut self, chunk: &wire::Chunk<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        if chunk.model.is_none() && chunk.choices.is_none() && chunk.usage.is_none() && chunk.x_groq.is_none() {
+            self.skipped += 1;
+            return Ok(());
+        }
+        self.start(&chunk.model.and_then(text_of).unwrap_or_default(), out);
+        let choices = chunk.choices.as_deref().unwrap_or_default();
+        for choice in choices {
+            // Only one is ever asked for.
+            if choice.index.unwrap_or(0) != 0 {
+                self.skipped += 1;
+                continue;
+            }
+            self.choice(choice, out)?;
+        }
+        for usage in [chunk.x_groq.as_ref().and_then(|x| x.usage), chunk.usage].into_iter().flatten() {
+            self.count(usage);
+        }
+        Ok(())
+    }
+
+    fn choice(&mut self, choice: &wire::Choice<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        let before = (self.text_bytes, self.thought_bytes, self.calls.len());
+        if let Some(delta) = choice.delta.as_ref().or(choice.message.as_ref()) {
+            self.delta(delta, out)?;
+        }
+        if let Some(usage) = choice.usage {
+            self.count(usage);
+        }
+        let Some(reason) = choice.finish_reason.and_then(text_of) else { return Ok(()) };
+        if reason.is_empty() {
+            // Some hosts send "" in every chunk, some only at the end: it is an end if nothing else is in the chunk.
+            let silent = before == (self.text_bytes, self.thought_bytes, self.calls.len());
+            if silent && self.said_something() && self.finish.is_none() {
+                self.finish = Some(Finish::Complete);
+            }
+            return Ok(());
+        }
+        self.finish = Some(self.reason(&reason));
+        Ok(())
+    }
+
+    /// What a finish reason means, in all vendors' words.
+    fn reason(&mut self, reason: &str) -> Finish {
+        let failed = |kind, message| Finish::Failed(kind, message);
+        match reason.to_ascii_lowercase().as_str() {
+            "stop" | "tool_calls" | "function_call" | "eos" | "eos_token" | "end_turn" | "stop_sequence" | "tool_use"
+            | "tool_call" | "function_calls" | "complete" | "completed" | "end" => Finish::Complete,
+            "length" | "max_tokens" | "max_output_tokens" => Finish::Incomplete(IncompleteReason::MaxOutputTokens),
+            "content_filter" | "safety" | "sensitive" | "recitation" | "prohibited_content" | "blocklist" | "refusal" => {
+                Finish::Incomplete(IncompleteReason::ContentFilter)
+            }
+            // GLM and Mistral: the window is full.
+            "model_context_window_exceeded" | "model_length" => failed(
+                FailureKind::ContextLength,
+                "The conversation and the answer together are too long for the model.",
+            ),
+            // DeepSeek.
+            "insufficient_system_resource" => {
+                failed(FailureKind::Overload, "The provider stopped the answer for want of capacity.")
+            }
+            word if ["error", "fail", "abort", "cancel", "timeout"].iter().any(|w| word.contains(w)) => {
+                failed(FailureKind::Upstream, "The provider stopped the answer because of an error of its own.")
+            }
+            // A word we do not know, from a host that says it has finished: believed, and counted.
+            _ => {
+                self.skipped += 1;
+                Finish::Complete
+            }
+        }
+    }
+
+    fn delta(&mut self, delta: &wire::Delta<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        self.thoughts_of(delta, out)?;
+        if let Some(content) = delta.content {
+            match content.get().as_bytes().first() {
+                Some(b'"') => self.content(&text_of(content).unwrap_or_default(), out)?,
+                Some(b'[') => {
+                    let parts: Vec<wire::AnswerPart<'_>> = serde_json::from_str(content.get())
+                        .map_err(|_| DecodeError::Malformed { what: "parts of content are not objects".into() })?;
+                    for part in parts {
+                        self.answer_part(&part, out)?;
+                    }
+                }
+                Some(_) | None => self.skipped += 1,
+            }
+        }
+        if let Some(refusal) = delta.refusal.and_then(text_of) {
+            self.refusal(&refusal, out);
+        }
+        for call in delta.tool_calls.iter().flatten() {
+            let id = call.id.and_then(text_of).unwrap_or_default();
+            self.call_delta(call.index, &id, call.function.as_ref(), call.extra_content, out)?;
+        }
+        if let Some(function) = &delta.function_call {
+            self.call_delta(Some(0), "", Some(function), None, out)?;
+        }
+        Ok(())
+    }
+
+    fn answer_part(&mut self, part: &wire::AnswerPart<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        if let Some(thinking) = part.thinking {
+            self.think(&nested_text(thinking), Field::ReasoningContent, out)?;
+        }
+        if let Some(refusal) = &part.refusal {
+            self.refusal(refusal, out);
+        }
+        match &part.text {
+            Some(text) => self.content(text, out),
+            None => {
+                self.skipped += u64::from(part.thinking.is_none() && part.refusal.is_none());
+                Ok(())
+            }
+        }
+    }
+
+    // ---- thoughts ----
+
+    /// Thoughts come in one of three fields, or in several at once saying the same: the first that says something counts.
+    fn thoughts_of(&mut self, delta: &wire::Delta<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        let content = delta.reasoning_content.map(nested_text).unwrap_or_default();
+        let reasoning = delta.reasoning.map(nested_text).unwrap_or_default();
+        let shown = if !content.is_empty() {
+            self.think(&content, Field::ReasoningContent, out)?;
+            true
+        } else if !reasoning.is_empty() {
+            self.think(&reasoning, Field::Reasoning, out)?;
+            true
+        } else {
+            false
+        };
+        let Some(details) = delta.reasoning_details else { return Ok(()) };
+        let Ok(entries) = serde_json::from_str::<Vec<serde_json::Map<String, serde_json::Value>>>(details.get()) else {
+            self.skipped += 1;
+            return Ok(());
+        };
+        for entry in entries {
+            self.detail(entry, !shown, out)?;
+        }
+        Ok(())
+    }
+
+    /// One entry of `reasoning_details`. Pieces of one entry are joined, so that what goes back is what was meant.
+    fn detail(
+        &mut self,
+        mut entry: serde_json::Map<String, serde_json::Value>,
+        show: bool,
+        out: &mut Vec<Event>,
+    ) -> Result<(), DecodeError> {
+        use serde_json::Value;
+        let cumulative = self.target.dialect.details_cumulative;
+        let thoughts = self.open_thoughts(Field::Details, out);
+        thoughts.field = Field::Details;
+        let same = |key: &str, last: &serde_json::Map<String, Value>| match (last.get(key), entry.get(key)) {
+            (Some(a), Some(b)) => a == b || a.is_null() || b.is_null(),
+            (Some(_), None) | (None, _) => true,
+        };
+        // Encrypted entries come whole; text and summaries come in pieces.
+        let joins = thoughts.details.last().is_some_and(|last| {
+            !entry.contains_key("data") && !last.contains_key("data") && ["type", "index", "id"].iter().all(|k| same(k, last))
+        });
+        let mut shown = String::new();
+        if !joins {
+            thoughts.details.push(serde_json::Map::new());
+        }
+        if let Some(last) = thoughts.details.last_mut() {
+            for key in ["text", "summary"] {
+                let Some(Value::String(piece)) = entry.remove(key) else { continue };
+                let so_far = last.entry(key).or_insert_with(|| Value::String(String::new()));
+                let Value::String(so_far) = so_far else { continue };
+                // Three bytes: a shorter beginning may also be a repetition ("--", "\n\n").
+                let piece = match piece.strip_prefix(so_far.as_str()) {
+                    Some(new) if cumulative && so_far.len() >= 3 => new,
+                    Some(_) | None => piece.as_str(),
+                };
+                so_far.push_str(piece);
+                shown.push_str(piece);
+            }
+            for (key, value) in entry {
+                if !value.is_null() || !last.contains_key(&key) {
+                    last.insert(key, value);
+                }
+            }
+        }
+        if show && !shown.is_empty() {
+            self.show_thought(shown, false, out)?;
+        }
+        Ok(())
+    }
+
+    fn think(&mut self, text: &str, field: Field, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.open_thoughts(field, out);
+        self.show_thought(text.to_owned(), true, out)
+    }
+
+    fn show_thought(&mut self, delta: String, keep: bool, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        self.thought_bytes += delta.len() as u64;
+        if self.thought_bytes > THOUGHTS_BYTES_MAX as u64 {
+            return Err(DecodeError::TooLarge { what: "the thoughts of an answer", bytes_max: THOUGHTS_BYTES_MAX });
+        }
+        if let Some(thoughts) = &mut self.thoughts {
+            if keep {
+                thoughts.text.push_str(&delta);
+            }
+            out.push(Event::Reasoning { item: thoughts.item, delta });
+        }
+        Ok(())
+    }
+
+    fn open_thoughts(&mut self, field: Field, out: &mut Vec<Event>) -> &mut Thoughts {
+        if self.thoughts.is_none() {
+            self.close_message(true, out);
+        }
+        let items = &mut self.items;
+        self.thought = true;
+        self.thoughts.get_or_insert_with(|| {
+            let item = ItemKey(*items);
+            *items += 1;
+            out.push(Event::ItemOpen { item, kind: ItemKind::Reasoning });
+            Thoughts { item, field, text: String::new(), details: Vec::new(), extras: BTreeMap::new() }
+        })
+    }
+
+    fn close_thoughts(&mut self, whole: bool, out: &mut Vec<Event>) {
+        let Some(thoughts) = self.thoughts.take() else { return };
+        if let Some(value) = self.stored(&thoughts) {
+            let origin = self.target.origin.clone();
+            out.push(Event::Opaque { item: thoughts.item, value: Opaque { origin, value } });
+        }
+        out.push(Event::ItemClose { item: thoughts.item, whole });
+    }
+
+    /// What of these thoughts the host will want back; `None` if nothing.
+    fn stored(&self, thoughts: &Thoughts) -> Option<String> {
+        let text = match (self.target.dialect.thoughts_back, thoughts.field) {
+            (ThoughtsBack::Never, _) => None,
+            (ThoughtsBack::AsReceived, Field::Tags) => None,
+            (ThoughtsBack::Details | ThoughtsBack::AsReceived, _) if !thoughts.details.is_empty() => None,
+            // The text was shown from the details only, but goes back as text.
+            (ThoughtsBack::ReasoningContent | ThoughtsBack::Reasoning, Field::Details) if thoughts.text.is_empty() => {
+                Some(thoughts.details.iter().filter_map(|d| d.get("text")?.as_str()).collect())
+            }
+            (_, _) => Some(thoughts.text.clone()),
+        };
+        let wants_details = matches!(self.target.dialect.thoughts_back, ThoughtsBack::Details | ThoughtsBack::AsReceived);
+        let details = if wants_details { &thoughts.details[..] } else { &[] };
+        // Empty thoughts are worth remembering only where a host insists on having them back.
+        let text = text.filter(|text| !text.is_empty() || self.target.dialect.thoughts_required);
+        if text.is_none() && details.is_empty() && thoughts.extras.is_empty() {
+            return None;
+        }
+        let store = Store { field: thoughts.field, text: text.as_deref(), details, calls: &thoughts.extras };
+        serde_json::to_string(&store).ok()
+    }
+
+    /// A host that insists on thoughts also insists after an answer that had none; that they were none is remembered.
+    fn remember_no_thoughts(&mut self, out: &mut Vec<Event>) {
+        if self.target.dialect.thoughts_required && !self.thought {
+            self.open_thoughts(Field::ReasoningContent, out);
+        }
+    }
+
+    /// Text that began inside a thought and never left it, in an answer that is nothing else, was no thought.
+    fn unspoken_thoughts(&mut self, out: &mut Vec<Event>) {
+        let only_thoughts = self.target.dialect.thoughts_unopened && self.splitter.is_inside();
+        if only_thoughts && self.text_bytes == 0 && self.calls.is_empty() && !self.unopened.is_empty() {
+            self.close_thoughts(true, out);
+            let text = std::mem::take(&mut self.unopened);
+            self.say(text, out);
+        }
+    }
+
+    // ---- text ----
+
+    fn content(&mut self, text: &str, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if self.splitter.is_plain() {
+            self.say(text.to_owned(), out);
+            return Ok(());
+        }
+        let mut splitter = std::mem::replace(&mut self.splitter, Splitter::new(false));
+        let result = splitter.feed(text, |piece| self.piece(piece, out));
+        self.splitter = splitter;
+        result
+    }
+
+    fn flush_text(&mut self, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        if !self.started {
+            return Ok(());
+        }
+        let mut splitter = std::mem::replace(&mut self.splitter, Splitter::new(false));
+        let result = splitter.finish(|piece| self.piece(piece, out));
+        self.splitter = splitter;
+        result
+    }
+
+    fn piece(&mut self, piece: Piece<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        match piece {
+            Piece::Thought(text) => {
+                if self.target.dialect.thoughts_unopened {
+                    self.unopened.push_str(text);
+                }
+                self.think(text, Field::Tags, out)
+            }
+            Piece::Text(text) => {
+                self.say(text.to_owned(), out);
+                Ok(())
+            }
+        }
+    }
+
+    fn say(&mut self, delta: String, out: &mut Vec<Event>) {
+        if delta.is_empty() {
+            return;
+        }
+        self.text_bytes += delta.len() as u64;
+        let item = self.open_message(out);
+        out.push(Event::Text { item, delta });
+    }
+
+    fn refusal(&mut self, text: &str, out: &mut Vec<Event>) {
+        if !text.is_empty() {
+            self.text_bytes += text.len() as u64;
+            let item = self.open_message(out);
+            out.push(Event::Refusal { item, delta: text.to_owned() });
+        }
+    }
+
+    fn open_message(&mut self, out: &mut Vec<Event>) -> ItemKey {
+        if let Some(item) = self.message {
+            return item;
+        }
+        self.close_thoughts(true, out);
+        let item = self.next_item();
+        self.message = Some(item);
+        out.push(Event::ItemOpen { item, kind: ItemKind::Message { phase: None } });
+        item
+    }
+
+    fn close_message(&mut self, whole: bool, out: &mut Vec<Event>) {
+        if let Some(item) = self.message.take() {
+            out.push(Event::ItemClose { item, whole });
+        }
+    }
+
+    // ---- calls ----
+
+    fn call_delta(
+        &mut self,
+        index: Option<u64>,
+        id: &str,
+        function: Option<&wire::FunctionDelta<'_>>,
+        extra: Option<&RawValue>,
+        out: &mut Vec<Event>,
+    ) -> Result<(), DecodeError> {
+        let name = function.and_then(|f| f.name.as_deref()).unwrap_or_default();
+        let arguments = function.and_then(|f| f.arguments).map(arguments_text).unwrap_or_default();
+        if self.calls.is_empty() {
+            // What may have been the beginning of a tag is text, now that a call follows.
+            self.flush_text(out)?;
+        }
+        let which = match self.which_call(index, id, name, &arguments) {
+            Some(which) => which,
+            None if id.is_empty() && name.is_empty() && arguments.trim().is_empty() && extra.is_none() => return Ok(()),
+            None => {
+                // The call before it has its whole name now.
+                if let Some(last) = self.calls.len().checked_sub(1) {
+                    self.open_call(last, out);
+                }
+                if self.calls.len() == CALLS_MAX {
+                    return Err(DecodeError::TooLarge { what: "the number of calls in an answer", bytes_max: CALLS_MAX });
+                }
+                self.calls.push(Call {
+                    index,
+                    id: String::new(),
+                    name: String::new(),
+                    extra: None,
+                    arguments: Arguments::default(),
+                    open: None,
+                });
+                self.calls.len() - 1
+            }
+        };
+        if let Some(call) = self.calls.get_mut(which) {
+            if call.id.is_empty() && call.open.is_none() {
+                call.id.push_str(id);
+            }
+            // The name may come whole, whole again in every chunk, or in pieces.
+            if call.open.is_none() && call.name != name {
+                call.name.push_str(name);
+            }
+        }
+        if let Some(extra) = extra {
+            self.extra(which, extra, out);
+        }
+        if arguments.is_empty() {
+            return Ok(());
+        }
+        self.open_call(which, out);
+        let Some(call) = self.calls.get_mut(which) else { return Ok(()) };
+        call.arguments.feed(&arguments);
+        self.text_bytes += arguments.len() as u64;
+        let Some(open) = &mut call.open else {
+            return Err(DecodeError::Malformed { what: "a tool call has arguments but no name".into() });
+        };
+        let delta = match &mut open.unwrapper {
+            Some(unwrapper) => {
+                let mut input = String::new();
+                unwrapper.feed(&arguments, &mut input)?;
+                input
+            }
+            None => arguments.into_owned(),
+        };
+        if !delta.is_empty() {
+            out.push(Event::CallArguments { item: open.item, delta });
+        }
+        Ok(())
+    }
+
+    /// Which call a piece belongs to; `None`: a new one.
+    fn which_call(&self, index: Option<u64>, id: &str, name: &str, arguments: &str) -> Option<usize> {
+        let candidate = match index {
+            Some(_) => self.calls.iter().rposition(|call| call.index == index)?,
+            None if !id.is_empty() => match self.calls.iter().rposition(|call| call.id == id) {
+                Some(same) => same,
+                None if name.is_empty() => self.calls.len().checked_sub(1)?,
+                None => return self.nameless_last(),
+            },
+            None => self.calls.len().checked_sub(1)?,
+        };
+        let call = self.calls.get(candidate)?;
+        if name.is_empty() {
+            return Some(candidate);
+        }
+        let other_id = !id.is_empty() && !call.id.is_empty() && id != call.id;
+        let unfinished = call.arguments.begun && !call.arguments.complete;
+        // A name where a call has all it needs begins the next one: the index was used again, or there is none.
+        let begins_next = if other_id {
+            !unfinished
+        } else if !id.is_empty() && id == call.id {
+            false
+        } else {
+            call.arguments.complete && !arguments.trim().is_empty()
+        };
+        (!begins_next).then_some(candidate)
+    }
+
+    /// The last call, if it still waits for its name.
+    fn nameless_last(&self) -> Option<usize> {
+        let last = self.calls.len().checked_sub(1)?;
+        self.calls.get(last).filter(|call| call.name.is_empty() && call.id.is_empty()).map(|_| last)
+    }
+
+    /// Opens a call, if its name is known and it is not open.
+    fn open_call(&mut self, which: usize, out: &mut Vec<Event>) {
+        let Some(call) = self.calls.get(which).filter(|c| c.open.is_none() && !c.name.trim().is_empty()) else { return };
+        let tool = self.names.resolve(&call.name).unwrap_or_else(|| ToolRef {
+            // The client answers an unknown name itself, and the model learns from it.
+            namespace: None,
+            name: Cow::Owned(call.name.trim().to_owned()),
+            kind: ToolKind::Function,
+        });
+        let call_id = self.call_id(which);
+        let extra = self.calls.get_mut(which).and_then(|call| call.extra.take());
+        self.close_message(true, out);
+        self.remember_no_thoughts(out);
+        if let Some(extra) = extra {
+            self.open_thoughts(Field::ReasoningContent, out).extras.insert(call_id.clone(), extra);
+        }
+        self.close_thoughts(true, out);
+        let item = self.next_item();
+        let unwrapper = (tool.kind == ToolKind::Custom).then(Unwrapper::default);
+        out.push(Event::ItemOpen { item, kind: ItemKind::Call { call_id: call_id.clone(), tool } });
+        if let Some(call) = self.calls.get_mut(which) {
+            call.id = call_id;
+            call.open = Some(OpenCall { item, unwrapper });
+        }
+    }
+
+    /// The id the host gave, or one made from the seed; never one that an earlier call has.
+    fn call_id(&self, which: usize) -> String {
+        let given = self.calls.get(which).map(|call| call.id.as_str()).unwrap_or_default();
+        let taken = |id: &str| self.calls.iter().enumerate().any(|(i, c)| i != which && c.open.is_some() && c.id == id);
+        let base = if given.is_empty() { format!("call_{}_{which}", self.seed) } else { given.to_owned() };
+        let mut id = base.clone();
+        let mut nth = 2;
+        while taken(&id) {
+            id = format!("{base}_{nth}");
+            nth += 1;
+        }
+        id
+    }
+
+    /// `extra_content` of a call: kept until the call opens, or stored in an item of its own if it is late.
+    fn extra(&mut self, which: usize, extra: &RawValue, out: &mut Vec<Event>) {
+        let Some(call) = self.calls.get_mut(which) else { return };
+        if call.open.is_none() {
+            call.extra = Some(extra.to_owned());
+            return;
+        }
+        let id = call.id.clone();
+        self.close_thoughts(true, out);
+        self.open_thoughts(Field::ReasoningContent, out).extras.insert(id, extra.to_owned());
+        self.close_thoughts(true, out);
+    }
+
+    fn close_calls(&mut self, complete: bool, failed: bool, out: &mut Vec<Event>) {
+        let mut calls = std::mem::take(&mut self.calls);
+        // Stable: calls without an index stay in the order they came.
+        calls.sort_by_key(|call| call.index.unwrap_or(0));
+        for call in calls {
+            let Some(mut open) = call.open else { continue };
+            let whole = complete || (!failed && call.arguments.complete);
+            let rest = match open.unwrapper.take() {
+                Some(unwrapper) => {
+                    let mut rest = String::new();
+                    unwrapper.finish(&mut rest);
+                    rest
+                }
+                None if whole && !call.arguments.begun => "{}".to_owned(),
+                None => String::new(),
+            };
+            if !rest.is_empty() {
+                out.push(Event::CallArguments { item: open.item, delta: rest });
+            }
+            out.push(Event::ItemClose { item: open.item, whole });
+        }
+    }
+
+    // ---- the rest ----
+
+    fn start(&mut self, model: &str, out: &mut Vec<Event>) {
+        if !self.started {
+            self.started = true;
+            out.push(Event::Start { model: model.to_owned() });
+        }
+    }
+
+    fn next_item(&mut self) -> ItemKey {
+        self.items += 1;
+        ItemKey(self.items - 1)
+    }
+
+    /// Token counts; hosts that send them in every chunk mean the last.
+    fn count(&mut self, raw: &RawValue) {
+        let Ok(counted) = serde_json::from_str::<wire::Usage>(raw.get()) else {
+            self.skipped += 1;
+            return;
+        };
+        let prompt = counted.prompt_tokens.unwrap_or(0);
+        let completion = counted.completion_tokens.unwrap_or(0);
+        if prompt == 0 && completion == 0 {
+            return;
+        }
+        let prompt_details = counted.prompt_tokens_details.unwrap_or_default();
+        let cached = prompt_details.cached_tokens.or(counted.prompt_cache_hit_tokens).or(counted.cached_tokens);
+        let thought = counted.completion_tokens_details.and_then(|d| d.reasoning_tokens).or(counted.reasoning_tokens);
+        // xAI and Gemini leave thoughts out of the completion's count but not out of the total; Gemini does not count
+        // them apart at all.
+        let beyond = counted.total_tokens.unwrap_or(0).saturating_sub(prompt.saturating_add(completion));
+        let unlisted = if thought.is_none_or(|t| t == 0 || t == beyond) { beyond } else { 0 };
+        let output = completion.saturating_add(unlisted);
+        self.usage = Some(Usage {
+            input: prompt,
+            cached: cached.unwrap_or(0).min(prompt),
+            cache_write: prompt_details.cache_write_tokens.unwrap_or(0).min(prompt),
+            output,
+            reasoning: thought.filter(|t| *t > 0).unwrap_or(unlisted).min(output),
+            estimated: false,
+        });
+    }
+}
+
+/// Reads a body that came whole although a stream was asked for: a `chat.completion` object, the same in an envelope, an
+/// error object, a web page, or a stream under a wrong content type. Always gives a lawful answer with one end.
+pub fn decode_whole(target: &Target, names: Names, seed: &str, input_bytes: u64, body: &[u8]) -> Vec<Event> {
+    let mut out = Vec::new();
+    let mut decoder = StreamDecoder::new(target, names, seed, input_bytes);
+    let cut = whole(&mut decoder, body, &mut out).err().map(failure_of);
+    decoder.finish(cut, &mut out);
+    out
+}
+
+fn whole(decoder: &mut StreamDecoder, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
+    if body.len() > WHOLE_BYTES_MAX {
+        return Err(DecodeError::TooLarge { what: "an answer", bytes_max: WHOLE_BYTES_MAX });
+    }
+    let text =
+        std::str::from_utf8(body).map_err(|_| DecodeError::Malformed { what: "the answer is not UTF-8".into() })?;
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if ["data:", "event:", ":", "id:", "retry:"].iter().any(|field| text.starts_with(field)) {
+        let mut framer = Framer::default();
+        framer.feed(text.as_bytes(), |frame| decoder.feed(&frame, out))?;
+        return framer.finish(|frame| decoder.feed(&frame, out));
+    }
+    let page_or_words = !text.starts_with(['{', '[']);
+    if page_or_words || text.starts_with('[') {
+        let failure = error::decode_error(200, None, body, std::time::SystemTime::UNIX_EPOCH);
+        return Err(DecodeError::Upstream(Failure { upstream_status: None, ..failure }));
+    }
+    object(decoder, text, 0, out)
+}
+
+fn object(decoder: &mut StreamDecoder, text: &str, depth: u8, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+    /// Gateways behind gateways.
+    const ENVELOPES_MAX: u8 = 3;
+    let chunk: wire::Chunk<'_> =
+        serde_json::from_str(text).map_err(|_| DecodeError::Malformed { what: "the answer is not JSON".into() })?;
+    if let Some(failure) = error_in(&chunk, text) {
+        return Err(DecodeError::Upstream(failure));
+    }
+    if chunk.choices.is_none()
+        && let Some(data) = chunk.data.filter(|data| data.get().starts_with('{') && depth < ENVELOPES_MAX)
+    {
+        return object(decoder, data.get(), depth + 1, out);
+    }
+    if chunk.choices.as_ref().is_none_or(Vec::is_empty) {
+        return Err(DecodeError::Upstream(failure_in_stream(text)));
+    }
+    decoder.chunk(&chunk, out)?;
+    // A whole body has not been cut, whether or not it says why it ended.
+    decoder.done = true;
+    Ok(())
+}
+
+/// The failure in a chunk, if it is an error object.
+fn error_in(chunk: &wire::Chunk<'_>, text: &str) -> Option<Failure> {
+    let is = |raw: Option<&RawValue>, word: &str| raw.and_then(text_of).is_some_and(|t| t == word);
+    let nested = chunk.choices.iter().flatten().find_map(|choice| choice.error);
+    let groq = chunk.x_groq.as_ref().and_then(|x| x.error);
+    if let Some(error) = chunk.error.or(nested).or(groq).filter(|error| !matches!(error.get(), "false" | "\"\"" | "{}")) {
+        return Some(failure_in_stream(error.get()));
+    }
+    let refused = chunk.success.is_some_and(|s| s.get() == "false");
+    let plain = chunk.choices.is_none() && (chunk.detail.is_some() || (chunk.message.is_some() && chunk.data.is_none()));
+    (is(chunk.object, "error") || is(chunk.kind, "error") || refused || plain).then(|| failure_in_stream(text))
+}
+
+/// A failure for an error of ours about what the host sent.
+fn failure_of(error: DecodeError) -> Failure {
+    match error {
+        DecodeError::Upstream(failure) => failure,
+        DecodeError::Malformed { .. } | DecodeError::TooLarge { .. } => {
+            Failure::new(FailureKind::Upstream, format!("The provider's answer cannot be read: {error}."))
+        }
+    }
+}
+
+/// The text of a JSON string; numbers as they are written (ids, codes); `None` for the rest.
+fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+    match raw.get().as_bytes().first() {
+        Some(b'"') => borrowed(raw.get()),
+        Some(b'0'..=b'9' | b'-') => Some(Cow::Borrowed(raw.get())),
+        Some(_) | None => None,
+    }
+}
+
+/// A JSON string without copying, unless it holds escapes.
+fn borrowed(json: &str) -> Option<Cow<'_, str>> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str(json).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// The text in a string, or in an object or array that holds text somewhere (`{"text":…}`, `[{"type":"text",…}]`).
+fn nested_text(raw: &RawValue) -> Cow<'_, str> {
+    fn collect(value: &serde_json::Value, depth: u8, text: &mut String) {
+        use serde_json::Value;
+        match value {
+            Value::String(piece) => text.push_str(piece),
+            Value::Array(items) if depth < 4 => items.iter().for_each(|item| collect(item, depth + 1, text)),
+            Value::Object(object) if depth < 4 => {
+                if let Some(value) = ["text", "content", "summary", "thinking"].iter().find_map(|key| object.get(*key)) {
+                    collect(value, depth + 1, text);
+                }
+            }
+            Value::Array(_) | Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    match raw.get().as_bytes().first() {
+        Some(b'"') => borrowed(raw.get()).unwrap_or_default(),
+        Some(b'{' | b'[') => {
+            let mut text = String::new();
+            if let Ok(value) = serde_json::from_str(raw.get()) {
+                collect(&value, 0, &mut text);
+            }
+            Cow::Owned(text)
+        }
+        Some(_) | None => Cow::Borrowed(""),
+    }
+}
+
+/// Arguments as text: the content of a string, or an object as it is written.
+fn arguments_text(raw: &RawValue) -> Cow<'_, str> {
+    match raw.get().as_bytes().first() {
+        Some(b'"') => borrowed(raw.get()).unwrap_or_default(),
+        Some(b'{' | b'[') => Cow::Borrowed(raw.get()),
+        Some(_) | None => Cow::Borrowed(""),
+    }
+}
+
+/// Why a chunk could not be read, without its content.
+trait ClassifyWord {
+    fn classify_word(&self) -> &'static str;
+}
+
+impl ClassifyWord for serde_json::Error {
+    fn classify_word(&self) -> &'static str {
+        match self.classify() {
+            serde_json::error::Category::Eof => "it ends early",
+            serde_json::error::Category::Syntax => "not JSON",
+            serde_json::error::Category::Data => "a field of another type",
+            serde_json::error::Category::Io => "not read",
+        }
+    }
+}
