@@ -341,7 +341,8 @@ mod tests {
     #[test]
     fn the_expected_shape_streams() {
         let (mut unwrapper, mut out) = (Unwrapper::default(), String::new());
-        for (piece, so_far) in [("{ \"inp", ""), ("ut\" : \"ab", "ab"), ("\\", "ab"), ("nc\\u00", "ab\nc"), ("e9\"", "ab\ncé")]
+        for (piece, so_far) in
+            [("{ \"inp", ""), ("ut\" : \"ab", "ab"), ("\\", "ab"), ("nc\\u00", "ab\nc"), ("e9\"", "ab\ncé")]
         {
             unwrapper.feed(piece, &mut out).unwrap();
             assert_eq!(out, so_far, "{piece}");
@@ -357,7 +358,8 @@ mod tests {
         let string = serde_json::to_string(PATCH).unwrap();
         let twice = serde_json::to_string(&json("input")).unwrap();
         let fenced = format!("```diff\n{PATCH}```");
-        for raw in [json("patch"), json("content"), json("text"), json("cmd"), string, twice, fenced, PATCH.to_owned()] {
+        for raw in [json("patch"), json("content"), json("text"), json("cmd"), string, twice, fenced, PATCH.to_owned()]
+        {
             assert_eq!(unwrapped([raw.as_str()]), PATCH, "{raw}");
         }
         let several = r#"{"a":"1","b":"2"}"#;

@@ -161,9 +161,9 @@ fn kind_word(tool: &ToolRef<'_>) -> &'static str {
 
 /// FNV-1a, 64 bit: stable over versions and platforms, which the standard library's hashes are not.
 pub(crate) fn fnv1a(bytes: &[u8], seed: u64) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -212,7 +212,9 @@ mod tests {
         let b = tool(Some("b"), "list", ToolKind::Function);
         let patch = tool(None, "apply_patch", ToolKind::Custom);
         let names = names(&[echo.clone(), a.clone(), b, patch.clone()], &[], 64);
-        for spelling in ["echo_it", "mcp__echo.echo_it", "functions.echo_it", "MCP__Echo__echo_it", " echo_it ", "Echo_It"] {
+        for spelling in
+            ["echo_it", "mcp__echo.echo_it", "functions.echo_it", "MCP__Echo__echo_it", " echo_it ", "Echo_It"]
+        {
             assert_eq!(names.resolve(spelling), Some(echo.clone()), "{spelling}");
         }
         assert_eq!(names.resolve("functions.apply_patch"), Some(patch));
@@ -237,7 +239,7 @@ mod tests {
         let declared = tool(Some("mcp__echo"), "echo_it", ToolKind::Function);
         let flattened = tool(None, "mcp__echo__echo_it", ToolKind::Function);
         let gone = tool(Some("mcp__gone"), "tool", ToolKind::Function);
-        let names = names(&[declared.clone()], &[flattened.clone(), gone.clone()], 64);
+        let names = names(std::slice::from_ref(&declared), &[flattened.clone(), gone.clone()], 64);
         assert_eq!(names.wire_name(&flattened), Some("mcp__echo__echo_it"));
         assert_eq!(names.wire_name(&gone), Some("mcp__gone__tool"));
         assert_eq!(names.resolve("mcp__echo__echo_it"), Some(declared));

@@ -2,4 +2,8 @@
 //!
 //! Nothing here knows of requests, providers or faults.
 
+pub mod cataloguefile;
+pub mod files;
 pub mod paths;
+pub mod portowner;
+pub mod secretfile;

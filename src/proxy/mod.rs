@@ -1,6 +1,12 @@
 //! The HTTP service. Start reading at [`exchange`].
 
 pub mod body;
+pub mod catalogue;
+pub mod exchange;
+pub mod health;
 pub mod reply;
 pub mod retry;
+pub mod route;
+pub mod serve;
+pub mod service;
 pub mod upstream;

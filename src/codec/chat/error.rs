@@ -247,7 +247,8 @@ fn classify(status: u16, words: &str, said: &Said, wait_known: bool) -> FailureK
     if status == 402 || has(&unpaid) || (has(&["exceeded your current quota"]) && !wait_known) {
         return FailureKind::Budget;
     }
-    let bad_key = ["invalid api key", "incorrect api key", "api key not valid", "invalid_api_key", "authentication_error"];
+    let bad_key =
+        ["invalid api key", "incorrect api key", "api key not valid", "invalid_api_key", "authentication_error"];
     if status == 401 || has(&bad_key) {
         return FailureKind::Credentials;
     }
@@ -351,7 +352,8 @@ fn html_message(page: &str) -> String {
 pub(super) fn clean(text: &str) -> String {
     let mut line = String::new();
     // Half as much again leaves room for what is redacted, and bounds the work.
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).take(MESSAGE_CHARS_MAX)
+    for word in
+        text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).take(MESSAGE_CHARS_MAX)
     {
         if !line.is_empty() {
             line.push(' ');
@@ -382,7 +384,8 @@ fn redact_word(word: &str, after_bearer: bool, out: &mut String) {
 
 /// Known prefixes of keys, or 20 letters and digits mixed without a break. Model names and UUIDs have breaks.
 fn looks_like_key(token: &str) -> bool {
-    let prefixes = ["sk-", "sk_", "pk-", "rk-", "gsk_", "xai-", "aiza", "nvapi-", "hf_", "ghp_", "gho_", "csk-", "eyj", "key-"];
+    let prefixes =
+        ["sk-", "sk_", "pk-", "rk-", "gsk_", "xai-", "aiza", "nvapi-", "hf_", "ghp_", "gho_", "csk-", "eyj", "key-"];
     let lower = token.to_ascii_lowercase();
     let mixed = |run: &str| run.bytes().any(|b| b.is_ascii_digit()) && run.bytes().any(|b| b.is_ascii_alphabetic());
     (token.len() >= 8 && prefixes.iter().any(|p| lower.starts_with(p)))
@@ -406,34 +409,106 @@ mod tests {
         // Shapes and wordings after the vendors' error pages and the threads named in the research of 2026-11-20.
         for (status, body, expected) in [
             // OpenAI
-            (400, r#"{"error":{"message":"This model's maximum context length is 8192 tokens.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#, ContextLength),
-            (429, r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","code":"insufficient_quota"}}"#, Budget),
-            (401, r#"{"error":{"message":"Incorrect API key provided: sk-ab****yz.","code":"invalid_api_key"}}"#, Credentials),
-            (404, r#"{"error":{"message":"The model `x` does not exist or you do not have access to it.","code":"model_not_found"}}"#, UnknownModel),
+            (
+                400,
+                r#"{"error":{"message":"This model's maximum context length is 8192 tokens.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#,
+                ContextLength,
+            ),
+            (
+                429,
+                r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","code":"insufficient_quota"}}"#,
+                Budget,
+            ),
+            (
+                401,
+                r#"{"error":{"message":"Incorrect API key provided: sk-ab****yz.","code":"invalid_api_key"}}"#,
+                Credentials,
+            ),
+            (
+                404,
+                r#"{"error":{"message":"The model `x` does not exist or you do not have access to it.","code":"model_not_found"}}"#,
+                UnknownModel,
+            ),
             (400, r#"{"error":{"message":"Unsupported parameter: 'x'","code":"unsupported_parameter"}}"#, Caller),
             // DeepSeek
-            (402, r#"{"error":{"message":"Insufficient Balance","type":"unknown_error","code":"invalid_request_error"}}"#, Budget),
+            (
+                402,
+                r#"{"error":{"message":"Insufficient Balance","type":"unknown_error","code":"invalid_request_error"}}"#,
+                Budget,
+            ),
             (400, r#"{"error":{"message":"Model Not Exist","type":"invalid_request_error"}}"#, UnknownModel),
             // Anthropic-like
             (529, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#, Overload),
-            (400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#, ContextLength),
-            (400, r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low"}}"#, Budget),
+            (
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#,
+                ContextLength,
+            ),
+            (
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low"}}"#,
+                Budget,
+            ),
             // Google
-            (400, r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}]"#, Credentials),
-            (400, r#"[{"error":{"code":400,"message":"The input token count (2000000) exceeds the maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}]"#, ContextLength),
+            (
+                400,
+                r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}]"#,
+                Credentials,
+            ),
+            (
+                400,
+                r#"[{"error":{"code":400,"message":"The input token count (2000000) exceeds the maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}]"#,
+                ContextLength,
+            ),
             (503, r#"[{"error":{"code":503,"message":"The model is overloaded.","status":"UNAVAILABLE"}}]"#, Overload),
             // vLLM, llama.cpp, Ollama, LM Studio
-            (400, r#"{"object":"error","message":"This model's maximum context length is 4096 tokens.","type":"BadRequestError","code":400}"#, ContextLength),
-            (400, r#"{"error":{"code":400,"message":"the request exceeds the available context size, try increasing it","type":"exceed_context_size_error"}}"#, ContextLength),
-            (404, r#"{"error":{"message":"model \"x\" not found, try pulling it first","type":"api_error"}}"#, UnknownModel),
-            (400, r#"{"error":"Trying to keep the first 9000 tokens: greater than the context length"}"#, ContextLength),
+            (
+                400,
+                r#"{"object":"error","message":"This model's maximum context length is 4096 tokens.","type":"BadRequestError","code":400}"#,
+                ContextLength,
+            ),
+            (
+                400,
+                r#"{"error":{"code":400,"message":"the request exceeds the available context size, try increasing it","type":"exceed_context_size_error"}}"#,
+                ContextLength,
+            ),
+            (
+                404,
+                r#"{"error":{"message":"model \"x\" not found, try pulling it first","type":"api_error"}}"#,
+                UnknownModel,
+            ),
+            (
+                400,
+                r#"{"error":"Trying to keep the first 9000 tokens: greater than the context length"}"#,
+                ContextLength,
+            ),
             // Mistral
-            (422, r#"{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","x"],"msg":"Extra inputs are not permitted"}]},"type":"invalid_request_error"}"#, Caller),
-            (400, r#"{"object":"error","message":"Prompt contains 65673 tokens and 0 draft tokens, too large for model with 32768 maximum context length","code":"3051"}"#, ContextLength),
+            (
+                422,
+                r#"{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","x"],"msg":"Extra inputs are not permitted"}]},"type":"invalid_request_error"}"#,
+                Caller,
+            ),
+            (
+                400,
+                r#"{"object":"error","message":"Prompt contains 65673 tokens and 0 draft tokens, too large for model with 32768 maximum context length","code":"3051"}"#,
+                ContextLength,
+            ),
             // Groq, Moonshot, DashScope, MiniMax
-            (413, r#"{"error":{"message":"Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 9000","type":"tokens","code":"rate_limit_exceeded"}}"#, ContextLength),
-            (400, r#"{"error":{"message":"Invalid request: Your request exceeded model token limit: 8192","type":"invalid_request_error"}}"#, ContextLength),
-            (400, r#"{"error":{"message":"Range of input length should be [1, 98304]","code":"invalid_parameter_error"}}"#, ContextLength),
+            (
+                413,
+                r#"{"error":{"message":"Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 9000","type":"tokens","code":"rate_limit_exceeded"}}"#,
+                ContextLength,
+            ),
+            (
+                400,
+                r#"{"error":{"message":"Invalid request: Your request exceeded model token limit: 8192","type":"invalid_request_error"}}"#,
+                ContextLength,
+            ),
+            (
+                400,
+                r#"{"error":{"message":"Range of input length should be [1, 98304]","code":"invalid_parameter_error"}}"#,
+                ContextLength,
+            ),
             (200, r#"{"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}"#, Budget),
             // Plain
             (404, "404 page not found", Operator),
@@ -459,7 +534,8 @@ mod tests {
 
     #[test]
     fn waits_are_found_where_vendors_put_them() {
-        let wait = |header, body: &str| decode_error(429, header, body.as_bytes(), NOW).retry_after.map(|d| d.as_millis());
+        let wait =
+            |header, body: &str| decode_error(429, header, body.as_bytes(), NOW).retry_after.map(|d| d.as_millis());
         assert_eq!(wait(Some("7"), ""), Some(7000));
         assert_eq!(wait(Some("1.5"), ""), Some(1500));
         assert_eq!(wait(Some("250ms"), ""), Some(250));
@@ -467,9 +543,18 @@ mod tests {
         assert_eq!(wait(None, "Rate limit reached. Please try again in 1.2s. Visit us."), Some(1200));
         assert_eq!(wait(None, "Please try again in 1m30s"), Some(90_000));
         assert_eq!(wait(None, "try again in 20 seconds"), Some(20_000));
-        assert_eq!(wait(None, r#"{"error":{"details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"44.5s"}]}}"#), Some(44_500));
+        assert_eq!(
+            wait(
+                None,
+                r#"{"error":{"details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"44.5s"}]}}"#
+            ),
+            Some(44_500)
+        );
         assert_eq!(wait(None, r#"{"error":{"details":[{"metadata":{"quotaResetDelay":"2h3m"}}]}}"#), Some(7_380_000));
-        assert_eq!(wait(None, r#"{"error":{"message":"x","metadata":{"headers":{"X-RateLimit-Reset":"5000"}}}}"#), Some(5000));
+        assert_eq!(
+            wait(None, r#"{"error":{"message":"x","metadata":{"headers":{"X-RateLimit-Reset":"5000"}}}}"#),
+            Some(5000)
+        );
         assert_eq!(wait(None, "try again in a minute"), None);
         assert_eq!(wait(Some("soon"), ""), None);
         let body = r#"[{"error":{"code":429,"message":"You exceeded your current quota. Please retry in 3s.","status":"RESOURCE_EXHAUSTED"}}]"#;
@@ -478,7 +563,12 @@ mod tests {
 
     #[test]
     fn messages_are_clean() {
-        for secret in ["sk-proj-abcdefgh12345678", "Bearer abcdefgh12345678", "key=AIzaSyA1234567890abcdefgh", "a1b2c3d4e5f6a7b8c9d0e1"] {
+        for secret in [
+            "sk-proj-abcdefgh12345678",
+            "Bearer abcdefgh12345678",
+            "key=AIzaSyA1234567890abcdefgh",
+            "a1b2c3d4e5f6a7b8c9d0e1",
+        ] {
             let shown = clean(&format!("Key {secret}, is\u{1b}[31m bad\r\n"));
             assert!(shown.contains("***") && !shown.contains("12345678") && !shown.contains("a7b8"), "{shown}");
             assert!(!shown.chars().any(char::is_control));

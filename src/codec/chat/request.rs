@@ -522,7 +522,8 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
     /// A host that insists on thoughts refuses the request if some are missing, but only while thinking is on.
     fn forget_thoughts_unless_whole(&mut self, switch: &mut Switch) {
         if let Some(i) = self.thoughts_missing.filter(|_| switch.on != Some(false)) {
-            self.losses.drop("reasoning.effort", "thinking is off: the host wants earlier thoughts that are not at hand");
+            self.losses
+                .drop("reasoning.effort", "thinking is off: the host wants earlier thoughts that are not at hand");
             self.losses.drop(path(i), "the thoughts before this call are not at hand");
             *switch = Switch { on: Some(false), effort: None };
         }
@@ -682,7 +683,8 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             ToolKind::Custom => Cow::Owned(custom::wrap(input).map_err(cannot_write)?),
             ToolKind::Function | ToolKind::ToolSearch if input.trim().is_empty() => Cow::Borrowed("{}"),
             ToolKind::Function | ToolKind::ToolSearch => {
-                let is_object = input.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(input).is_ok();
+                let is_object =
+                    input.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(input).is_ok();
                 if is_object {
                     Cow::Borrowed(&**input)
                 } else {
@@ -752,7 +754,8 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         for i in &turn.reasoning {
             let Some(Item::Reasoning { summary, content, opaque }) = request.input.get(*i) else { continue };
             let mut used = false;
-            if let Some(stored) = self.stored.get(i).filter(|_| wanted && dialect.thoughts_back != ThoughtsBack::Never) {
+            if let Some(stored) = self.stored.get(i).filter(|_| wanted && dialect.thoughts_back != ThoughtsBack::Never)
+            {
                 field = field.or(Some(stored.field));
                 details.extend(&stored.details);
                 if let Some(more) = &stored.text {

@@ -181,8 +181,9 @@ impl StreamDecoder {
         if !data.starts_with('{') {
             return self.odd_frame(frame.event, data);
         }
-        let chunk: wire::Chunk<'_> = serde_json::from_str(data)
-            .map_err(|e| DecodeError::Malformed { what: format!("a chunk is not what it should be ({})", e.classify_word()) })?;
+        let chunk: wire::Chunk<'_> = serde_json::from_str(data).map_err(|e| DecodeError::Malformed {
+            what: format!("a chunk is not what it should be ({})", e.classify_word()),
+        })?;
         if let Some(failure) = error_in(&chunk, data) {
             return Err(DecodeError::Upstream(failure));
         }
@@ -190,6 +191,12 @@ impl StreamDecoder {
             return Err(DecodeError::Upstream(failure_in_stream(data)));
         }
         self.chunk(&chunk, out)
+    }
+
+    /// Takes a body that came whole although a stream was asked for: a `chat.completion` object, the same in an envelope,
+    /// an error object, a web page, or a stream under a wrong content type. Then call [`Self::finish`].
+    pub fn feed_whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        whole(self, body, out)
     }
 
     /// True once `[DONE]` was seen; nothing of worth follows.
@@ -236,8 +243,7 @@ impl StreamDecoder {
         self.close_message(complete, out);
         self.close_calls(complete, failed, out);
         if self.started {
-            let estimate =
-                || (!failed).then(|| Usage::estimate(self.input_bytes, self.text_bytes, self.thought_bytes));
+            let estimate = || (!failed).then(|| Usage::estimate(self.input_bytes, self.text_bytes, self.thought_bytes));
             out.extend(self.usage.or_else(estimate).map(Event::Usage));
         }
         out.push(Event::End(end));
@@ -330,12 +336,11 @@ impl StreamDecoder {
     fn reason(&mut self, reason: &str) -> Finish {
         let failed = |kind, message| Finish::Failed(kind, message);
         match reason.to_ascii_lowercase().as_str() {
-            "stop" | "tool_calls" | "function_call" | "eos" | "eos_token" | "end_turn" | "stop_sequence" | "tool_use"
-            | "tool_call" | "function_calls" | "complete" | "completed" | "end" => Finish::Complete,
+            "stop" | "tool_calls" | "function_call" | "eos" | "eos_token" | "end_turn" | "stop_sequence"
+            | "tool_use" | "tool_call" | "function_calls" | "complete" | "completed" | "end" => Finish::Complete,
             "length" | "max_tokens" | "max_output_tokens" => Finish::Incomplete(IncompleteReason::MaxOutputTokens),
-            "content_filter" | "safety" | "sensitive" | "recitation" | "prohibited_content" | "blocklist" | "refusal" => {
-                Finish::Incomplete(IncompleteReason::ContentFilter)
-            }
+            "content_filter" | "safety" | "sensitive" | "recitation" | "prohibited_content" | "blocklist"
+            | "refusal" => Finish::Incomplete(IncompleteReason::ContentFilter),
             // GLM and Mistral: the window is full.
             "model_context_window_exceeded" | "model_length" => failed(
                 FailureKind::ContextLength,
@@ -443,7 +448,9 @@ impl StreamDecoder {
         };
         // Encrypted entries come whole; text and summaries come in pieces.
         let joins = thoughts.details.last().is_some_and(|last| {
-            !entry.contains_key("data") && !last.contains_key("data") && ["type", "index", "id"].iter().all(|k| same(k, last))
+            !entry.contains_key("data")
+                && !last.contains_key("data")
+                && ["type", "index", "id"].iter().all(|k| same(k, last))
         });
         let mut shown = String::new();
         if !joins {
@@ -531,7 +538,8 @@ impl StreamDecoder {
             }
             (_, _) => Some(thoughts.text.clone()),
         };
-        let wants_details = matches!(self.target.dialect.thoughts_back, ThoughtsBack::Details | ThoughtsBack::AsReceived);
+        let wants_details =
+            matches!(self.target.dialect.thoughts_back, ThoughtsBack::Details | ThoughtsBack::AsReceived);
         let details = if wants_details { &thoughts.details[..] } else { &[] };
         // Empty thoughts are worth remembering only where a host insists on having them back.
         let text = text.filter(|text| !text.is_empty() || self.target.dialect.thoughts_required);
@@ -659,7 +667,10 @@ impl StreamDecoder {
                     self.open_call(last, out);
                 }
                 if self.calls.len() == CALLS_MAX {
-                    return Err(DecodeError::TooLarge { what: "the number of calls in an answer", bytes_max: CALLS_MAX });
+                    return Err(DecodeError::TooLarge {
+                        what: "the number of calls in an answer",
+                        bytes_max: CALLS_MAX,
+                    });
                 }
                 self.calls.push(Call {
                     index,
@@ -744,7 +755,9 @@ impl StreamDecoder {
 
     /// Opens a call, if its name is known and it is not open.
     fn open_call(&mut self, which: usize, out: &mut Vec<Event>) {
-        let Some(call) = self.calls.get(which).filter(|c| c.open.is_none() && !c.name.trim().is_empty()) else { return };
+        let Some(call) = self.calls.get(which).filter(|c| c.open.is_none() && !c.name.trim().is_empty()) else {
+            return;
+        };
         let tool = self.names.resolve(&call.name).unwrap_or_else(|| ToolRef {
             // The client answers an unknown name itself, and the model learns from it.
             namespace: None,
@@ -919,11 +932,13 @@ fn error_in(chunk: &wire::Chunk<'_>, text: &str) -> Option<Failure> {
     let is = |raw: Option<&RawValue>, word: &str| raw.and_then(text_of).is_some_and(|t| t == word);
     let nested = chunk.choices.iter().flatten().find_map(|choice| choice.error);
     let groq = chunk.x_groq.as_ref().and_then(|x| x.error);
-    if let Some(error) = chunk.error.or(nested).or(groq).filter(|error| !matches!(error.get(), "false" | "\"\"" | "{}")) {
+    if let Some(error) = chunk.error.or(nested).or(groq).filter(|error| !matches!(error.get(), "false" | "\"\"" | "{}"))
+    {
         return Some(failure_in_stream(error.get()));
     }
     let refused = chunk.success.is_some_and(|s| s.get() == "false");
-    let plain = chunk.choices.is_none() && (chunk.detail.is_some() || (chunk.message.is_some() && chunk.data.is_none()));
+    let plain =
+        chunk.choices.is_none() && (chunk.detail.is_some() || (chunk.message.is_some() && chunk.data.is_none()));
     (is(chunk.object, "error") || is(chunk.kind, "error") || refused || plain).then(|| failure_in_stream(text))
 }
 
@@ -960,7 +975,8 @@ fn nested_text(raw: &RawValue) -> Cow<'_, str> {
             Value::String(piece) => text.push_str(piece),
             Value::Array(items) if depth < 4 => items.iter().for_each(|item| collect(item, depth + 1, text)),
             Value::Object(object) if depth < 4 => {
-                if let Some(value) = ["text", "content", "summary", "thinking"].iter().find_map(|key| object.get(*key)) {
+                if let Some(value) = ["text", "content", "summary", "thinking"].iter().find_map(|key| object.get(*key))
+                {
                     collect(value, depth + 1, text);
                 }
             }

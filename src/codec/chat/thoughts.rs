@@ -76,7 +76,10 @@ enum State {
     Start,
     /// Behind a closing tag: white space is the tag's.
     Behind,
-    Thought { closing: &'static str, begun: bool },
+    Thought {
+        closing: &'static str,
+        begun: bool,
+    },
     Text,
 }
 

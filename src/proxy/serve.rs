@@ -1,0 +1,335 @@
+//! Listeners, connections, the HTTP surface, and an orderly stop.
+//!
+//! Everything that is decided before a body is read is decided here: is the caller local and known, does the path
+//! exist, is it built. The one path with a life of its own is `POST /v1/responses`, see [`super::exchange`].
+
+use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    exchange::exchange,
+    health::memory_bytes,
+    reply::{self, Answer, ReplyBody},
+    service::Service,
+};
+use crate::codec::responses::error::encode_error;
+
+/// A client may take this long over its request's head; keep-alive connections wait without limit for the first byte.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+/// After the last word, connections get this long to take it.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+/// Pause after a failed accept: descriptors run out for a moment, not for good.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections until `stop` resolves, then lets what is under way finish within `proxy.drain_s`, ends the rest
+/// with a retryable failure, and returns when all connections are closed.
+pub async fn serve(service: Arc<Service>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(Arc::clone(&service), stream));
+                }
+                Err(error) => {
+                    warn!(codex_error = %error, "cannot accept a connection, trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+    drop(listener);
+    service.begin_draining();
+    let drain = service.live().settings.proxy.drain;
+    info!(codex_active = service.counters().active(), codex_drain_s = drain.as_secs_f32(), "stopping");
+    let mut all = std::pin::pin!(async { while connections.join_next().await.is_some() {} });
+    if timeout(drain, &mut all).await.is_err() {
+        service.begin_closing();
+        if timeout(CLOSE_TIME_MAX, &mut all).await.is_err() {
+            warn!("some connections did not take their last bytes");
+        }
+    }
+}
+
+async fn connection(service: Arc<Service>, stream: TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(codex_error = %error, "cannot switch off Nagle's algorithm, keeping it");
+    }
+    let mut draining = service.draining();
+    let respond = {
+        let service = Arc::clone(&service);
+        service_fn(move |request| {
+            let service = Arc::clone(&service);
+            async move { Ok::<_, Infallible>(respond(service, request).await) }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .serve_connection(TokioIo::new(stream), respond);
+    let mut connection = std::pin::pin!(connection);
+    let asked_to_stop = async {
+        // An error means that the service itself is gone: then it is time to stop as well.
+        drop(draining.wait_for(|draining| *draining).await);
+    };
+    let result = tokio::select! {
+        result = connection.as_mut() => Some(result),
+        () = asked_to_stop => None,
+    };
+    let result = match result {
+        Some(result) => result,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        // Clients leave in mid-answer all the time; who cares about one finds it here.
+        debug!(codex_error = %error, "a connection ended early");
+    }
+}
+
+/// Paths of the Responses API and its neighbours that are known and not built, with what to do instead.
+const UNBUILT: [(&str, &str); 17] = [
+    ("/responses/compact", "Compaction by the provider is not built; let the client write the summary."),
+    ("/responses/input_tokens", "Token counting is not built."),
+    ("/chat/completions", "This proxy answers the Responses API; chat clients can call the provider directly."),
+    ("/completions", "Use POST /v1/responses."),
+    ("/messages", "Use POST /v1/responses."),
+    ("/embeddings", "Embeddings are not built."),
+    ("/images", "Image generation and editing are not built."),
+    ("/audio", "Audio is not built."),
+    ("/realtime", "Realtime sessions are not built."),
+    ("/files", "File storage is not built; send content inline."),
+    ("/vector_stores", "Vector stores are not built."),
+    ("/conversations", "Stored conversations are not built; send the whole history in `input`."),
+    ("/moderations", "Moderation is not built."),
+    ("/alpha", "Search and other OpenAI-only services are not built."),
+    ("/memories", "Remote memories are not built."),
+    ("/monitoring", "The monitoring page is not built; see /metrics."),
+    ("/accounts", "The account page is not built; see the configuration file."),
+];
+
+async fn respond(service: Arc<Service>, request: Request<Incoming>) -> Answer {
+    let request_id = service.new_request_id();
+    let refuse = |status: StatusCode, code: &str, message: &str| {
+        debug!(codex_request_id = request_id, codex_status = status.as_u16(), codex_code = code, "request refused");
+        error_answer(status, code, message, &request_id)
+    };
+    if let Err(message) = check_origin(request.headers(), request.uri().host()) {
+        return refuse(StatusCode::FORBIDDEN, "forbidden_origin", &message);
+    }
+    let full = request.uri().path().to_owned();
+    let path = normalise(&full);
+    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+    if path == "/health" {
+        return match method {
+            Method::GET => json_answer(StatusCode::OK, service.health(memory_bytes()), &request_id),
+            _ => not_allowed(&full, "GET", &request_id),
+        };
+    }
+    if !service.knows(request.headers().get(header::AUTHORIZATION)) {
+        let mut answer = refuse(
+            StatusCode::UNAUTHORIZED,
+            "invalid_token",
+            "A bearer token is required: `codex-proxyctl token --port PORT` prints it, and `codex-proxyctl setup` \
+             teaches Codex to ask for it.",
+        );
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return answer;
+    }
+    if request.headers().contains_key(header::UPGRADE) {
+        // 426 makes the client fall back to HTTP at once and in silence; other statuses cost it seven attempts.
+        return refuse(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_not_supported",
+            "Upgrades (WebSocket) are not supported; use plain HTTP.",
+        );
+    }
+    match path {
+        "/responses" => match method {
+            Method::POST => reply::answer(|reply| exchange(service, request, request_id, reply)).await,
+            _ => not_allowed(&full, "POST", &request_id),
+        },
+        "/models" => match method {
+            Method::GET => models(&service, request.headers(), &request_id),
+            _ => not_allowed(&full, "GET", &request_id),
+        },
+        "/metrics" => match method {
+            Method::GET => {
+                let page = service.counters().metrics(service.uptime(), memory_bytes());
+                let mut answer = whole(StatusCode::OK, page.into(), &request_id);
+                let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+                answer
+            }
+            _ => not_allowed(&full, "GET", &request_id),
+        },
+        _ => {
+            let known = UNBUILT.iter().find(|(prefix, _)| {
+                path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            });
+            match known {
+                Some((_, instead)) => {
+                    refuse(StatusCode::NOT_IMPLEMENTED, "not_implemented", &format!("`{full}`: {instead}"))
+                }
+                None if path.starts_with("/responses/") => refuse(
+                    StatusCode::NOT_FOUND,
+                    "response_not_found",
+                    &format!("`{full}`: responses are not stored here."),
+                ),
+                None => refuse(
+                    StatusCode::NOT_FOUND,
+                    "path_not_found",
+                    &format!(
+                        "`{full}` does not exist; there are POST /v1/responses, GET /v1/models, GET /health and GET \
+                         /metrics."
+                    ),
+                ),
+            }
+        }
+    }
+}
+
+/// The path without `/v1` (pasted once, twice or not at all) and without a trailing slash.
+fn normalise(path: &str) -> &str {
+    let mut path = path.trim_end_matches('/');
+    while let Some(rest) = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')) {
+        path = rest;
+    }
+    path
+}
+
+fn models(service: &Service, headers: &HeaderMap, request_id: &str) -> Answer {
+    let live = service.live();
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|v| *v == live.models_etag);
+    let (status, body) =
+        if known { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, live.models_body.clone()) };
+    let mut answer = json_answer(status, body, request_id);
+    answer.headers_mut().insert(header::ETAG, live.models_etag.clone());
+    answer.headers_mut().insert(HeaderName::from_static("x-models-etag"), live.models_etag.clone());
+    answer
+}
+
+/// Refuses what a page in a browser could send: a foreign `Host` (DNS rebinding) or a foreign `Origin`.
+fn check_origin(headers: &HeaderMap, uri_host: Option<&str>) -> Result<(), String> {
+    for host in headers.get_all(header::HOST) {
+        let host = host.to_str().unwrap_or("?");
+        if !is_loopback_authority(host) {
+            return Err(format!("`Host: {host}` is not this machine; use 127.0.0.1 or localhost."));
+        }
+    }
+    if uri_host.is_some_and(|host| !is_loopback_authority(host)) {
+        return Err("This is no forward proxy; request a path.".to_owned());
+    }
+    for origin in headers.get_all(header::ORIGIN) {
+        let origin = origin.to_str().unwrap_or("?");
+        let ours = origin.strip_prefix("http://").is_some_and(is_loopback_authority)
+            && headers.get(header::HOST).is_some_and(|host| origin.as_bytes().ends_with(host.as_bytes()));
+        if !ours {
+            return Err(format!("Requests from the web page {origin} are refused."));
+        }
+    }
+    Ok(())
+}
+
+/// True for `localhost`, `127.0.0.0/8` and `[::1]`, with or without a port.
+fn is_loopback_authority(authority: &str) -> bool {
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((host, port)) if port.is_empty() || port.starts_with(':') => host,
+            _ => return false,
+        },
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    };
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn not_allowed(path: &str, allowed: &'static str, request_id: &str) -> Answer {
+    let message = format!("`{path}` takes {allowed} only.");
+    let mut answer = error_answer(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message, request_id);
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+fn error_answer(status: StatusCode, code: &str, message: &str, request_id: &str) -> Answer {
+    json_answer(status, encode_error("invalid_request_error", code, message, None, request_id).into(), request_id)
+}
+
+fn json_answer(status: StatusCode, body: Bytes, request_id: &str) -> Answer {
+    let mut answer = whole(status, body, request_id);
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn whole(status: StatusCode, body: Bytes, request_id: &str) -> Answer {
+    let mut answer = Response::new(ReplyBody::Whole(Some(body)));
+    *answer.status_mut() = status;
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        answer.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+    }
+    answer
+}
+
+/// Binds a loopback address. Anything else is refused: the token protects against other users of this machine, not
+/// against a network.
+pub async fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        let message = format!("{address} is not a loopback address; use 127.0.0.1:PORT or [::1]:PORT");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    TcpListener::bind(address).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pasted_prefixes_do_not_matter() {
+        for path in ["/responses", "/v1/responses", "/v1/v1/responses", "/v1/responses/"] {
+            assert_eq!(normalise(path), "/responses", "{path}");
+        }
+        assert_eq!(normalise("/v1x/responses"), "/v1x/responses");
+        assert_eq!(normalise("/v1"), "/v1");
+    }
+
+    #[test]
+    fn only_this_machine_is_served() {
+        for good in ["127.0.0.1:8459", "localhost", "LOCALHOST:1", "127.9.9.9", "[::1]:8459", "[::1]"] {
+            assert!(is_loopback_authority(good), "{good}");
+        }
+        for bad in ["example.org", "127.0.0.1.example.org", "10.0.0.1:80", "[::2]", "[::1]x", "", "localhost.evil"] {
+            assert!(!is_loopback_authority(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pages_are_refused_and_programs_are_not() {
+        let headers = |pairs: &[(HeaderName, &'static str)]| {
+            HeaderMap::from_iter(pairs.iter().map(|(k, v)| (k.clone(), HeaderValue::from_static(v))))
+        };
+        let host = (header::HOST, "127.0.0.1:8459");
+        let origin = |from| (header::ORIGIN, from);
+        assert!(check_origin(&headers(std::slice::from_ref(&host)), None).is_ok());
+        assert!(check_origin(&headers(&[host.clone(), origin("http://127.0.0.1:8459")]), None).is_ok());
+        for bad in ["https://example.org", "null", "http://127.0.0.1:1", "https://127.0.0.1:8459"] {
+            assert!(check_origin(&headers(&[host.clone(), origin(bad)]), None).is_err(), "{bad}");
+        }
+        assert!(check_origin(&headers(&[(header::HOST, "evil.example:8459")]), None).is_err());
+    }
+}

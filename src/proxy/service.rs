@@ -1,0 +1,295 @@
+//! What all exchanges of one process share: settings (replaced whole on reload), secrets, connections, counters, and
+//! the two signals that end it.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use serde::Serialize;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+
+use super::{
+    body::Limits,
+    catalogue,
+    health::Counters,
+    route::{self, Hop},
+    upstream::Upstreams,
+};
+use crate::{
+    codec::seal::Sealer,
+    config::{
+        credentials::{KeyCache, Surroundings},
+        settings::{HeaderSource, Settings},
+    },
+    host::secretfile::Secret32,
+    model::failure::{Failure, FailureKind},
+};
+
+/// One running proxy.
+#[derive(Debug)]
+pub struct Service {
+    live: Mutex<Arc<Live>>,
+    token: Secret32,
+    sealer: Sealer,
+    counters: Counters,
+    base_instructions: String,
+    began: Instant,
+    draining: watch::Sender<bool>,
+    closing: watch::Sender<bool>,
+}
+
+/// What a reload replaces.
+#[derive(Debug)]
+pub struct Live {
+    /// The configuration.
+    pub settings: Settings,
+    /// Connections to providers.
+    pub upstreams: Upstreams,
+    /// The body of `GET /v1/models`.
+    pub models_body: Bytes,
+    /// Its entity tag.
+    pub models_etag: HeaderValue,
+    bodies: Arc<Semaphore>,
+    keys: KeyCache,
+    surroundings: Surroundings,
+}
+
+impl Live {
+    fn new(settings: Settings, base_instructions: &str) -> Self {
+        let models_body = catalogue::models_body(&route::catalogue_entries(&settings), base_instructions);
+        let models_etag =
+            HeaderValue::from_str(&catalogue::etag(&models_body)).unwrap_or_else(|_| HeaderValue::from_static("\"0\""));
+        Self {
+            upstreams: Upstreams::new(settings.proxy.connect_timeout),
+            models_body: Bytes::from(models_body),
+            models_etag,
+            bodies: Arc::new(Semaphore::new(settings.proxy.bodies_in_flight_bytes_max)),
+            keys: KeyCache::default(),
+            surroundings: Surroundings::from_env(),
+            settings,
+        }
+    }
+
+    /// Bounds of a request body.
+    pub fn body_limits(&self) -> Limits {
+        Limits {
+            bytes_max: self.settings.proxy.body_bytes_max,
+            in_flight: Arc::clone(&self.bodies),
+            stall: self.settings.proxy.body_stall,
+        }
+    }
+
+    /// How long a provider may take to begin: 60 s, more for long conversations and for tools, at most 300 s (the
+    /// client's own patience within a stream).
+    pub fn head_time_max(&self, items: usize, tools: bool) -> Duration {
+        if let Some(fixed) = self.settings.proxy.upstream_head {
+            return fixed;
+        }
+        let seconds = 60 + 2 * u64::try_from(items).unwrap_or(u64::MAX).min(120) + if tools { 60 } else { 0 };
+        Duration::from_secs(seconds.min(300))
+    }
+
+    /// The headers a provider gets: ours, the configured ones, and the account's key.
+    pub async fn provider_headers(&self, hop: &Hop) -> Result<HeaderMap, Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+        // Compressed streams arrive in lumps.
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let Some(provider) = self.settings.providers.get(&hop.provider) else { return Ok(headers) };
+        let operator = |message: String| Failure::new(FailureKind::Operator, message);
+        for (name, value) in &provider.headers {
+            let value = match value {
+                HeaderSource::Literal(value) => value.clone(),
+                HeaderSource::Key(source) => source.resolve(&self.surroundings).await.map_err(|error| {
+                    operator(format!("The header {name} of provider {} has no value: {error}.", provider.name))
+                })?,
+            };
+            let mut value = HeaderValue::from_str(value.expose()).map_err(|_| {
+                operator(format!(
+                    "The header {name} of provider {} has characters that a header cannot have.",
+                    provider.name
+                ))
+            })?;
+            value.set_sensitive(true);
+            headers.insert(name.clone(), value);
+        }
+        let Some(account) = hop.account.and_then(|at| provider.accounts.get(at)) else { return Ok(headers) };
+        let key = match self.keys.get(&provider.name, &account.name) {
+            Some(key) => key,
+            None => {
+                let key = account.key.resolve(&self.surroundings).await.map_err(|error| {
+                    operator(format!("No key for account {} of provider {}: {error}.", account.name, provider.name))
+                })?;
+                self.keys.put(&provider.name, &account.name, key.clone());
+                key
+            }
+        };
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose())).map_err(|_| {
+            operator(format!(
+                "The key for account {} of provider {} has characters that a header cannot have.",
+                account.name, provider.name
+            ))
+        })?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+        Ok(headers)
+    }
+
+    /// Forgets a key that a provider refused, so that the next request reads it anew.
+    pub fn forget_key(&self, hop: &Hop) {
+        let account = hop.account.and_then(|at| self.settings.providers.get(&hop.provider)?.accounts.get(at));
+        if let Some(account) = account {
+            self.keys.forget(&hop.provider, &account.name);
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Health<'a> {
+    ok: bool,
+    state: &'a str,
+    version: &'a str,
+    uptime_s: u64,
+    memory_mb: Option<f64>,
+    requests_total: u64,
+    active_streams: u64,
+    routes: Vec<HealthRoute<'a>>,
+}
+
+#[derive(Serialize)]
+struct HealthRoute<'a> {
+    model: &'a str,
+    routes: Vec<String>,
+}
+
+impl Service {
+    /// A service that has not begun to serve. `base_instructions` is the system prompt the catalogue gives to Codex.
+    pub fn new(settings: Settings, token: Secret32, sealer: Sealer, base_instructions: String) -> Self {
+        Self {
+            live: Mutex::new(Arc::new(Live::new(settings, &base_instructions))),
+            token,
+            sealer,
+            counters: Counters::default(),
+            base_instructions,
+            began: Instant::now(),
+            draining: watch::Sender::new(false),
+            closing: watch::Sender::new(false),
+        }
+    }
+
+    /// What is in force now. Exchanges keep what was in force when they began.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other settings in force for requests to come.
+    pub fn reload(&self, settings: Settings) {
+        let live = Arc::new(Live::new(settings, &self.base_instructions));
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+
+    /// Opens and seals opaque data.
+    pub fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Since start.
+    pub fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// True if an `Authorization` header holds our token.
+    pub fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
+        let presented = authorization.map(HeaderValue::as_bytes).unwrap_or_default();
+        match presented.split_at_checked(7) {
+            Some((scheme, token)) => scheme.eq_ignore_ascii_case(b"bearer ") && self.token.matches(token.trim_ascii()),
+            None => false,
+        }
+    }
+
+    /// The page that probes read.
+    pub fn health(&self, memory_bytes: Option<u64>) -> Bytes {
+        let live = self.live();
+        let routes = live
+            .settings
+            .models
+            .values()
+            .map(|model| HealthRoute {
+                model: &model.name,
+                routes: model.routes.iter().map(|r| format!("{}/{}", r.provider, r.model)).collect(),
+            })
+            .collect();
+        let health = Health {
+            ok: true,
+            state: if *self.draining.borrow() { "stopping" } else { "ready" },
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.uptime().as_secs(),
+            memory_mb: memory_bytes.map(|b| (b as f64 / 1_048_576.0 * 10.0).round() / 10.0),
+            requests_total: self.counters.total(),
+            active_streams: self.counters.active(),
+            routes,
+        };
+        Bytes::from(serde_json::to_vec(&health).unwrap_or_default())
+    }
+
+    /// A fresh id: `req_` and 128 random bits in hexadecimal.
+    pub fn new_request_id(&self) -> String {
+        let mut id = String::with_capacity(36);
+        id.push_str("req_");
+        for byte in self.random_bytes::<16>() {
+            id.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+            id.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+        }
+        id
+    }
+
+    /// Random bytes; of the clock's, should the system have none, which ids survive and nonces, with a counter per
+    /// process, too.
+    pub fn random_bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        if getrandom::fill(&mut bytes).is_err() {
+            let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+            for (byte, clock) in bytes.iter_mut().zip(nanos.to_le_bytes()) {
+                *byte = clock;
+            }
+        }
+        bytes
+    }
+
+    /// A random number from 0 to 1.
+    pub fn random_fraction(&self) -> f64 {
+        f64::from(u16::from_le_bytes(self.random_bytes())) / f64::from(u16::MAX)
+    }
+
+    /// Becomes true when no new requests are wanted.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
+    }
+
+    /// Becomes true when requests under way must end.
+    pub fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    /// Says so.
+    pub fn begin_draining(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Says so.
+    pub fn begin_closing(&self) {
+        self.closing.send_replace(true);
+    }
+}
