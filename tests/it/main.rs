@@ -1,4 +1,17 @@
 //! Everything that is tested through a public face: codecs by goldens and laws, the service over real sockets, the
 //! client programs as they are run.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test stops aloud at the first surprise"
+)]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod codex;
 mod config;
+mod faults;
+mod harness;

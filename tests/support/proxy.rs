@@ -1,0 +1,236 @@
+//! The built proxy, started as a user would by hand: a configuration file, a port, a home of its own.
+
+use super::{codex::Endpoint, events, http, quiet_env, scratch, upstream::Upstream};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A running proxy; killed when dropped.
+pub struct Proxy {
+    child: Child,
+    address: String,
+    home: tempfile::TempDir,
+    log: Arc<Mutex<String>>,
+}
+
+/// The usual configuration: one provider in a dialect, one model `work`.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// `[proxy]`, without the header.
+    pub proxy: String,
+    /// The host's dialect.
+    pub dialect: &'static str,
+    /// The upstream's name of the model.
+    pub upstream_model: &'static str,
+    /// Further keys of `[models.work]`.
+    pub model: String,
+    /// Another `base_url` than the upstream's.
+    pub base_url: Option<String>,
+    /// What else stands in the file.
+    pub more: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            proxy: String::new(),
+            dialect: "deepseek",
+            upstream_model: "deepseek-v4-pro",
+            model: String::new(),
+            base_url: None,
+            more: String::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// The configuration file for that upstream.
+    pub fn toml(&self, upstream_url: &str) -> String {
+        let base_url = self.base_url.as_deref().unwrap_or(upstream_url);
+        let Self { proxy, dialect, upstream_model, model, more, .. } = self;
+        format!(
+            "[proxy]\n{proxy}\n[providers.up]\nbase_url = \"{base_url}\"\ndialect = \"{dialect}\"\n\
+             accounts = [{{ name = \"main\", key = {{ env = \"UP_KEY\" }} }}]\n\
+             [models.work]\nroutes = [\"up/{upstream_model}\"]\n{model}\n{more}\n"
+        )
+    }
+
+    /// A proxy before that upstream.
+    pub fn start(&self, upstream: &Upstream) -> Proxy {
+        Proxy::start(&self.toml(&upstream.base_url()), &[("UP_KEY", "sk-test-upstream")])
+    }
+}
+
+impl Proxy {
+    /// Starts with that configuration and these further variables, and waits until it listens.
+    pub fn start(config: &str, env: &[(&str, &str)]) -> Self {
+        let home = scratch();
+        let file = home.path().join("config.toml");
+        std::fs::write(&file, config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_codex-proxy"))
+            .args(["--listen", "127.0.0.1:0", "--config"])
+            .arg(&file)
+            .env_clear()
+            .envs(quiet_env())
+            .envs(isolated(home.path()))
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let ended = Arc::new(Mutex::new(0));
+        collect(child.stdout.take().unwrap(), &log, &ended);
+        collect(child.stderr.take().unwrap(), &log, &ended);
+        let address = events::wait(events::DEADLINE, || {
+            let text = log.lock().unwrap();
+            if let Some(address) = text.lines().find_map(listening) {
+                return Some(Some(address));
+            }
+            (*ended.lock().unwrap() == 2).then_some(None)
+        });
+        let Some(Some(address)) = address else {
+            drop(child.kill());
+            let status = child.wait();
+            panic!("the proxy did not listen ({status:?}); its log:\n{}", log.lock().unwrap());
+        };
+        Self { child, address, home, log }
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// `http://127.0.0.1:PORT/v1`
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// Where it keeps the token.
+    pub fn token_path(&self) -> PathBuf {
+        self.home.path().join("state/codex-proxy/token")
+    }
+
+    /// The token.
+    pub fn token(&self) -> String {
+        let path = self.token_path();
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        text.trim().to_owned()
+    }
+
+    /// What a Codex needs to know.
+    pub fn endpoint(&self) -> Endpoint {
+        self.token();
+        Endpoint { base_url: self.base_url(), token_path: self.token_path() }
+    }
+
+    /// Its directory: `config.toml`, `state/`, `cache/`, `run/`.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// All it has printed so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a text in its log.
+    pub fn wait_log(&self, text: &str, deadline: Duration) -> bool {
+        events::wait(deadline, || self.log.lock().unwrap().contains(text).then_some(())).is_some()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop.
+    pub fn sigterm(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Asks it to read its configuration again.
+    pub fn sighup(&self) {
+        self.signal(Signal::SIGHUP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Sends a request with the token.
+    pub fn send(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<http::Answer> {
+        let bearer = format!("Bearer {}", self.token());
+        http::send(&self.address, method, path, &[("authorization", &bearer)], body)
+    }
+
+    /// Sends a streaming `/v1/responses` request with the token.
+    pub fn responses(&self, body: &Value) -> http::Answer {
+        self.send("POST", "/v1/responses", Some(body)).unwrap_or_else(|e| panic!("no answer ({e}): {}", self.log()))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- log of the proxy ---\n{}---", self.log());
+        }
+    }
+}
+
+/// The variables that keep a program inside `home`.
+pub fn isolated(home: &Path) -> Vec<(String, PathBuf)> {
+    let dir = |name: &str, part: &str| {
+        let path = home.join(part);
+        std::fs::create_dir_all(&path).unwrap();
+        (name.to_owned(), path)
+    };
+    let mut all = vec![
+        dir("XDG_CONFIG_HOME", "config"),
+        dir("XDG_STATE_HOME", "state"),
+        dir("XDG_CACHE_HOME", "cache"),
+        dir("XDG_DATA_HOME", "data"),
+        dir("XDG_RUNTIME_DIR", "run"),
+        dir("TMPDIR", "tmp"),
+    ];
+    all.push(("HOME".to_owned(), home.to_owned()));
+    all
+}
+
+fn listening(line: &str) -> Option<String> {
+    let (_, after) = line.split_once("listening")?;
+    let at = after.find("127.0.0.1:")?;
+    let address: String = after[at..].chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
+    // A line may come in two writes, but it ends before it is looked at.
+    let port = address.rsplit(':').next()?;
+    (!port.is_empty() && port != "0").then_some(address)
+}
+
+fn collect(from: impl Read + Send + 'static, log: &Arc<Mutex<String>>, ended: &Arc<Mutex<u32>>) {
+    let (log, ended) = (Arc::clone(log), Arc::clone(ended));
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(from);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            log.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+            events::notify();
+        }
+        *ended.lock().unwrap() += 1;
+        events::notify();
+    });
+}
