@@ -1,6 +1,6 @@
 //! Everything that is tested through a public face: codecs by goldens and laws, the service over real sockets, the
 //! client programs as they are run.
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

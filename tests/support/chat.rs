@@ -53,7 +53,7 @@ impl Chat {
         self.delta(json!({"reasoning_content": text}), Value::Null)
     }
 
-    /// A call, its arguments in pieces of `size` bytes.
+    /// A call, its arguments in pieces of `size` characters.
     pub fn call_in_pieces(mut self, id: &str, name: &str, arguments: &Value, size: usize) -> Self {
         let index = self.calls;
         self.calls += 1;
@@ -62,12 +62,9 @@ impl Chat {
             json!({"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}),
             Value::Null,
         );
-        let text = arguments.to_string();
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            let (piece, after) = rest.split_at(rest.ceil_char_boundary(size.min(rest.len())));
-            rest = after;
-            let piece = json!({"index": index, "function": {"arguments": piece}});
+        let text: Vec<char> = arguments.to_string().chars().collect();
+        for piece in text.chunks(size.max(1)) {
+            let piece = json!({"index": index, "function": {"arguments": piece.iter().collect::<String>()}});
             self = self.delta(json!({"tool_calls": [piece]}), Value::Null);
         }
         self

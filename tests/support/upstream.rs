@@ -337,12 +337,8 @@ impl Drop for Upstream {
 
 fn summary(request: &Recorded) -> String {
     let text = request.json.to_string();
-    format!(
-        "{} {} …{}",
-        request.method,
-        request.path,
-        &text[text.floor_char_boundary(text.len().saturating_sub(400))..]
-    )
+    let end: String = text.chars().skip(text.chars().count().saturating_sub(400)).collect();
+    format!("{} {} …{end}", request.method, request.path)
 }
 
 fn serve(connection: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
