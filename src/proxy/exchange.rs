@@ -181,13 +181,13 @@ async fn attempt(
     let input_bytes = body.len() as u64;
     let head_time_max = live.head_time_max(request.input.len(), !request.tools.is_empty());
     let sending = live.upstreams.send(&hop.url, headers, body, head_time_max);
-    let mut answer = line.during(sending).await??;
+    let mut answer = line.during(sending).await?.map_err(|failure| named(failure, hop.label()))?;
     if !answer.status.is_success() {
         let status = answer.status.as_u16();
         let retry_after = answer.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let body = line.during(answer.error_body()).await?;
         let failure = chat::decode_error(status, retry_after.as_deref(), &body, SystemTime::now());
-        return Err(named(failure, hop));
+        return Err(named(failure, hop.label()));
     }
     let decoder = chat::StreamDecoder::new(&hop.target, encoded.names, &line.identity.stem, input_bytes);
     let mut source = Source {
@@ -207,7 +207,7 @@ async fn attempt(
             looked_at += 1;
             match event {
                 Event::ItemOpen { .. } if line.streaming => return Ok(source),
-                Event::End(End::Failed(failure)) => return Err(named(failure.clone(), hop)),
+                Event::End(End::Failed(failure)) => return Err(failure.clone()),
                 Event::End(_) => return Ok(source),
                 _ => {}
             }
@@ -216,8 +216,8 @@ async fn attempt(
 }
 
 /// Says who failed: with several places behind one model the client's user could not know.
-fn named(failure: Failure, hop: &Hop) -> Failure {
-    Failure { message: format!("{}: {}", hop.label(), failure.message), ..failure }
+fn named(failure: Failure, label: &str) -> Failure {
+    Failure { message: format!("{label}: {}", failure.message), ..failure }
 }
 
 /// The upstream half: bytes become frames become events.
@@ -252,8 +252,7 @@ impl Source {
     /// Reads once and decodes what came. After the end of the input, or a failure, `events` ends with the one end.
     async fn read(&mut self, line: &mut Line) {
         let Some(answer) = &mut self.answer else {
-            let message = "The answer was over and its end was not told.".to_owned();
-            return self.finish(Some(Failure::new(FailureKind::Bug, message)));
+            return self.finish(None);
         };
         let chunk = match line.during(timeout(self.idle, answer.next())).await {
             Ok(Ok(Ok(chunk))) => chunk,
@@ -307,12 +306,13 @@ impl Source {
         let failure = match error {
             DecodeError::Upstream(failure) => failure,
             DecodeError::Malformed { .. } | DecodeError::TooLarge { .. } => {
-                Failure::new(FailureKind::Upstream, format!("The answer of {} cannot be read: {error}.", self.label))
+                Failure::new(FailureKind::Upstream, format!("The answer cannot be read: {error}."))
             }
         };
         self.finish(Some(failure));
     }
 
+    /// The end of the input: whatever comes of it, `events` ends with the one end.
     fn finish(&mut self, cut: Option<Failure>) {
         if cut.is_some() {
             self.answer = None;
@@ -323,10 +323,15 @@ impl Source {
                 decoder.finish(cut, &mut self.events);
             }
             None => {
-                let message = "The answer was over and its end was not told.".to_owned();
+                let message = "The answer was over and its end was not told.";
                 let failure = cut.unwrap_or_else(|| Failure::new(FailureKind::Bug, message));
                 self.events.push(Event::End(End::Failed(failure)));
             }
+        }
+        if let Some(Event::End(End::Failed(failure))) = self.events.last_mut()
+            && failure.kind != FailureKind::Shutdown
+        {
+            *failure = named(failure.clone(), &self.label);
         }
     }
 

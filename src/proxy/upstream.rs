@@ -165,7 +165,7 @@ fn transport_failure(error: &reqwest::Error, host: &str) -> Failure {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(here) = cause {
         deepest = here.to_string();
-        tls |= here.is::<rustls::Error>();
+        tls |= here.is::<rustls::Error>() || deepest.starts_with("tls handshake");
         dns |= deepest.starts_with("dns error") || deepest.starts_with("failed to lookup address");
         if let Some(io) = here.downcast_ref::<std::io::Error>() {
             io_kind = Some(io.kind());

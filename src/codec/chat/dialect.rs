@@ -493,7 +493,7 @@ impl Dialect {
                 // Regional endpoints: `us-central1-aiplatform.googleapis.com`.
                 || (known.starts_with("aiplatform.") && host.ends_with(&format!("-{known}")))
         };
-        DIALECTS.iter().find(|d| d.hosts.iter().any(|known| speaks(known))).unwrap_or(&GENERIC)
+        DIALECTS.iter().find(|d| d.hosts.iter().any(&speaks)).unwrap_or(&GENERIC)
     }
 
     /// Whether `model` takes an effort.
