@@ -15,3 +15,4 @@ mod codex;
 mod config;
 mod faults;
 mod harness;
+mod requests;

@@ -8,6 +8,7 @@ pub mod app_server;
 pub mod chat;
 pub mod codex;
 pub mod events;
+pub mod golden;
 pub mod http;
 pub mod proxy;
 pub mod responses;
