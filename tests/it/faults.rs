@@ -230,6 +230,17 @@ fn bodies() -> Vec<Fault> {
             calls_max: 1,
             ..passing("no usage", || Chat::new().text("recovered").finish("stop").done().reply())
         },
+        Fault::late("a body shorter than its content-length", || {
+            Reply::sse_of_length(100_000, Chat::new().text("half an ans").frames())
+        }),
+        Fault::late("a content-length that cuts the body", || {
+            let chat = Chat::new().text("half an ans").text("wer that goes on").complete();
+            Reply::sse_of_length(chat.frames()[..2].iter().map(String::len).sum::<usize>() + 9, chat.frames())
+        }),
+        Fault {
+            lasting: Ends::Either,
+            ..passing("a compressed body", || Reply::sse_gzip(Chat::new().text("recovered").complete().frames()))
+        },
         passing("a web page with status 200", || Reply::html(200)),
         Fault {
             lasting: Ends::Either,
@@ -244,8 +255,17 @@ fn bodies() -> Vec<Fault> {
     ]
 }
 
+/// What one turn was.
+struct Turn {
+    run: Run,
+    /// How often the upstream was called.
+    calls: usize,
+    /// Whether the proxy left the upstream when nobody waited any more.
+    idle: bool,
+}
+
 /// One turn before that upstream; `None` without Codex.
-fn turn(fault: &Fault, lasts: bool) -> Option<(Run, usize)> {
+fn turn(fault: &Fault, lasts: bool) -> Option<Turn> {
     let make = match fault.r#where {
         Where::Answer(make) => make,
         Where::Address(_) => Reply::silence,
@@ -258,20 +278,19 @@ fn turn(fault: &Fault, lasts: bool) -> Option<(Run, usize)> {
     let proxy = Setup { proxy: SHORT.to_owned(), base_url, ..Setup::default() }.start(&upstream);
     let mut codex = Codex::new(proxy.endpoint())?;
     codex.stream_max_retries = CODEX_RETRIES;
-    if fault.lasting == Ends::Waiting {
-        codex.limit = Duration::from_secs(6);
-    }
+    codex.limit = Duration::from_secs(if fault.lasting == Ends::Waiting { 6 } else { 30 });
     let run = codex.exec("say it");
-    let calls = upstream.count();
-    if run.timed_out && calls > 0 {
-        upstream.wait_closed(calls - 1, DEADLINE);
-    }
-    Some((run, calls))
+    let idle = upstream.wait_idle(Duration::from_secs(5));
+    Some(Turn { run, calls: upstream.count(), idle })
 }
 
 /// What is wrong with a turn, if anything.
-fn complaints(fault: &Fault, ends: Ends, run: &Run) -> Vec<String> {
+fn complaints(fault: &Fault, ends: Ends, turn: &Turn) -> Vec<String> {
     let mut out = Vec::new();
+    let run = &turn.run;
+    if !turn.idle {
+        out.push("the upstream was still waited for when nobody waited any more".to_owned());
+    }
     let (well, failed) = (run.of("turn.completed").len(), run.of("turn.failed").len());
     if ends == Ends::Waiting {
         if !run.timed_out || well + failed > 0 || run.reconnects() > 0 {
@@ -302,21 +321,22 @@ type Row = (String, Vec<String>);
 
 fn row(fault: &Fault) -> Option<Row> {
     let mut wrong = Vec::new();
-    let (run, calls) = turn(fault, true)?;
-    wrong.extend(complaints(fault, fault.lasting, &run).into_iter().map(|c| format!("lasting: {c}")));
-    if calls > fault.calls_max {
-        wrong.push(format!("lasting: {calls} calls of the upstream, {} at most", fault.calls_max));
+    let lasting = turn(fault, true)?;
+    wrong.extend(complaints(fault, fault.lasting, &lasting).into_iter().map(|c| format!("lasting: {c}")));
+    if lasting.calls > fault.calls_max {
+        wrong.push(format!("lasting: {} calls of the upstream, {} at most", lasting.calls, fault.calls_max));
     }
-    let mut line = format!("| {} | {} |", fault.name, cells(&run, calls));
+    let mut line = format!("| {} | {} |", fault.name, cells(&lasting));
     match fault.once {
         None => line.push_str(" – | – | – |"),
         Some(ends) => {
-            let (run, calls) = turn(fault, false)?;
-            wrong.extend(complaints(fault, ends, &run).into_iter().map(|c| format!("once: {c}")));
-            if run.reconnects() > fault.reconnects_max {
-                wrong.push(format!("once: the user was told of {} reconnects", run.reconnects()));
+            let once = turn(fault, false)?;
+            wrong.extend(complaints(fault, ends, &once).into_iter().map(|c| format!("once: {c}")));
+            let reconnects = once.run.reconnects();
+            if reconnects > fault.reconnects_max {
+                wrong.push(format!("once: the user was told of {reconnects} reconnects"));
             }
-            write!(line, " {} | {calls} | {} |", outcome(&run), run.reconnects()).unwrap();
+            write!(line, " {} | {} | {reconnects} |", outcome(&once.run), once.calls).unwrap();
         }
     }
     let wrong = wrong.into_iter().map(|words| format!("{}: {words}", fault.name)).collect();
@@ -331,7 +351,8 @@ fn outcome(run: &Run) -> &'static str {
     }
 }
 
-fn cells(run: &Run, calls: usize) -> String {
+fn cells(turn: &Turn) -> String {
+    let Turn { run, calls, .. } = turn;
     let told = run.failure().or(run.message()).unwrap_or_default().replace('\n', " ").replace('|', "/");
     let told: String = if told.chars().count() > 160 { told.chars().take(159).chain(['…']).collect() } else { told };
     let wall = run.wall.as_secs_f64();

@@ -72,7 +72,7 @@ impl Proxy {
         let home = scratch();
         let file = home.path().join("config.toml");
         std::fs::write(&file, config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_codex-proxy"))
+        let mut child = Command::new(proxy_bin())
             .args(["--listen", "127.0.0.1:0", "--config"])
             .arg(&file)
             .env_clear()
@@ -190,6 +190,11 @@ impl Drop for Proxy {
             eprintln!("--- log of the proxy ---\n{}---", self.log());
         }
     }
+}
+
+/// The proxy that was just built, or another one, such as an installed one, by `CODEX_PROXY_BIN`.
+fn proxy_bin() -> PathBuf {
+    std::env::var_os("CODEX_PROXY_BIN").map_or_else(|| env!("CARGO_BIN_EXE_codex-proxy").into(), PathBuf::from)
 }
 
 /// The variables that keep a program inside `home`.

@@ -54,9 +54,9 @@ impl Recorded {
         self.messages().iter().filter(|message| message["role"] == "tool").count()
     }
 
-    /// Whether the text stands anywhere in the body.
+    /// Whether the text stands anywhere in the conversation (`messages`, `input`), the tools left out.
     pub fn mentions(&self, text: &str) -> bool {
-        self.json.to_string().contains(text)
+        ["messages", "input"].iter().any(|key| self.json[*key].to_string().contains(text))
     }
 }
 
@@ -153,6 +153,22 @@ impl Reply {
     pub fn html(status: u16) -> Self {
         let page = b"<!DOCTYPE html><html><body><h1>Just a moment...</h1></body></html>";
         Self::body(status, &[("content-type", "text/html; charset=utf-8")], page)
+    }
+
+    /// An event stream whose head promises `length` bytes; then the connection is closed.
+    pub fn sse_of_length<F: AsRef<[u8]>>(length: usize, frames: &[F]) -> Self {
+        let length = length.to_string();
+        let mut bytes = head(200, &[("content-type", "text/event-stream"), ("content-length", &length)]);
+        frames.iter().for_each(|frame| bytes.extend_from_slice(frame.as_ref()));
+        Self::raw(&bytes)
+    }
+
+    /// A complete event stream, compressed though nobody asked for it.
+    pub fn sse_gzip<F: AsRef<[u8]>>(frames: &[F]) -> Self {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        frames.iter().for_each(|frame| gzip.write_all(frame.as_ref()).unwrap());
+        let headers = [("content-type", "text/event-stream"), ("content-encoding", "gzip")];
+        Self::body(200, &headers, &gzip.finish().unwrap())
     }
 
     /// A complete event stream, each frame a chunk of its own.
@@ -309,11 +325,14 @@ impl Upstream {
 
     /// Waits until the client has left request `index` before its reply was over.
     pub fn wait_closed(&self, index: usize, deadline: Duration) {
-        let left = || self.shared.exchanges.lock().unwrap().get(index).is_some_and(|exchange| exchange.client_left);
-        assert!(
-            events::wait(deadline, || left().then_some(())).is_some(),
-            "the client did not leave request {index} within {deadline:?}"
-        );
+        let left = events::wait(deadline, || self.client_left(index).then_some(()));
+        assert!(left.is_some(), "the client did not leave request {index} within {deadline:?}");
+    }
+
+    /// Waits until no reply is under way: each is over, or its client has left.
+    pub fn wait_idle(&self, deadline: Duration) -> bool {
+        let idle = || self.shared.exchanges.lock().unwrap().iter().all(|e| e.finished || e.client_left);
+        events::wait(deadline, || idle().then_some(())).is_some()
     }
 
     /// Whether the client left request `index` before its reply was over.
@@ -354,10 +373,13 @@ fn serve(connection: TcpStream, shared: &Arc<Shared>) -> std::io::Result<()> {
         let kept = play(&connection, shared, index, reply);
         let mut all = shared.exchanges.lock().unwrap();
         match kept {
-            Ok(true) => all[index].finished = true,
-            Ok(false) => {
-                all[index].finished = true;
-                return Ok(());
+            Ok(kept) => {
+                all[index].finished |= !all[index].client_left;
+                drop(all);
+                events::notify();
+                if !kept {
+                    return Ok(());
+                }
             }
             Err(_) => {
                 all[index].client_left = true;
