@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod config;
+pub mod ctl;
 pub mod host;
 pub mod model;
 pub mod proxy;

@@ -1,2 +1,153 @@
-//! x
-fn main() {}
+//! The control program: reads arguments, runs one command of [`codex_proxy::ctl`], prints what it gives.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use codex_proxy::ctl::{CtlError, catalogue, demo, setup, token};
+use codex_proxy::host::paths::Paths;
+
+/// Sets Codex up for codex-proxy, and looks after the running proxy.
+#[derive(Parser)]
+#[command(name = "codex-proxyctl", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the proxy into Codex's config.toml; `restore` undoes it
+    Setup(SetupArgs),
+    /// Take out of Codex's config.toml what `setup` wrote
+    Restore {
+        /// Codex's directory [default: $CODEX_HOME, else ~/.codex]
+        #[arg(long, value_name = "DIR")]
+        codex_home: Option<PathBuf>,
+        /// Only show what would change
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the bearer token, if the listener on the port is yours (Codex runs this)
+    Token {
+        /// The proxy's port on 127.0.0.1
+        #[arg(long, value_name = "N")]
+        port: u16,
+        /// While another user holds the port, wait instead of failing: a Codex whose command fails sends without a token
+        #[arg(long)]
+        hold: bool,
+    },
+    /// What clients are told about the models
+    #[command(subcommand)]
+    Catalogue(CatalogueCommand),
+    /// Play the built-in demo model against the running proxy
+    Demo {
+        /// The proxy's port on 127.0.0.1
+        #[arg(long, value_name = "N", default_value_t = setup::PORT)]
+        port: u16,
+        /// Write the demo's file into this directory instead of a fresh temporary one
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct SetupArgs {
+    /// The proxy's port on 127.0.0.1
+    #[arg(long, value_name = "N", default_value_t = setup::PORT)]
+    port: u16,
+    /// The model to select [default: the first the running proxy offers]
+    #[arg(long, value_name = "M")]
+    model: Option<String>,
+    /// Select the proxy even if Codex uses another provider or model now
+    #[arg(long)]
+    default: bool,
+    /// Codex's directory [default: $CODEX_HOME, else ~/.codex]
+    #[arg(long, value_name = "DIR")]
+    codex_home: Option<PathBuf>,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// The codex program to read the system prompt from [default: the first on the PATH]
+    #[arg(long, value_name = "PATH")]
+    codex: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum CatalogueCommand {
+    /// Read the system prompt from the installed client again, after an update of it
+    Refresh {
+        /// The codex program [default: the first on the PATH]
+        #[arg(long, value_name = "PATH")]
+        codex: Option<PathBuf>,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    // Wrong arguments end here with code 2.
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_max_level(tracing::Level::WARN)
+        .without_time()
+        .with_target(false)
+        .init();
+    match run(cli.command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), CtlError> {
+    match command {
+        Command::Setup(args) => {
+            let options = setup::Options {
+                port: args.port,
+                model: args.model,
+                default: args.default,
+                codex_home: args.codex_home,
+                dry_run: args.dry_run,
+                codex: args.codex,
+            };
+            show(&setup::setup(&options, &state_dir()?).await?)
+        }
+        Command::Restore { codex_home, dry_run } => show(&setup::restore(codex_home.as_deref(), dry_run)?),
+        Command::Token { port, hold } => {
+            let stranger = if hold { token::Stranger::Hold } else { token::Stranger::Refuse };
+            let token = token::for_port(port, &state_dir()?, token::LISTENER_WAIT, stranger)?;
+            show(&format!("{}\n", token.reveal()))
+        }
+        Command::Catalogue(CatalogueCommand::Refresh { codex }) => {
+            show(&format!("{}\n", catalogue::refresh(&state_dir()?, codex.as_deref()).await?))
+        }
+        Command::Demo { port, keep } => {
+            // What cannot be printed is no reason to stop halfway.
+            let mut say = |line: &str| drop(show(&format!("{line}\n")));
+            demo::run(port, keep.as_deref(), &state_dir()?, &mut say).await
+        }
+    }
+}
+
+fn state_dir() -> Result<PathBuf, CtlError> {
+    Paths::from_env().map(|paths| paths.state).map_err(|error| CtlError::Arguments(error.to_string()))
+}
+
+/// Prints at once. A reader that went away (`| head`) is an error like any other, not a panic.
+fn show(text: &str) -> Result<(), CtlError> {
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| CtlError::Unforeseen(format!("cannot print: {error}")))
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where an error is told")]
+fn complain(error: &CtlError) {
+    eprintln!("codex-proxyctl: {error}");
+}

@@ -18,7 +18,7 @@ pub const ABSENT: &str = "absent";
 
 /// The file's lines.
 pub const FILE_LINES: [&str; 11] = [
-    "# codex-proxy works",
+    "# codex-proxy works here",
     "",
     "This file was added by the model `demo`, which is built into codex-proxy: a script, no",
     "network, no account. The path it took is the one any model takes: the client asked for an",

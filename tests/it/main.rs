@@ -13,6 +13,7 @@ mod support;
 
 mod codex;
 mod config;
+mod ctl;
 mod faults;
 mod harness;
 mod requests;

@@ -1,0 +1,63 @@
+//! `codex-proxyctl`: what a person (or Codex, for its token) runs by hand.
+//!
+//! Every command returns the text to print; `bin/codex-proxyctl.rs` prints it and turns a [`CtlError`] into an exit
+//! code. Nothing here needs the proxy to run, but for `demo`, which is its client.
+
+pub mod catalogue;
+pub mod client;
+pub mod codex_config;
+pub mod demo;
+pub mod setup;
+pub mod token;
+
+use std::io;
+use std::path::Path;
+
+/// Why a command ends without success, sorted by what its exit code says.
+#[derive(Debug, thiserror::Error)]
+pub enum CtlError {
+    /// Exit code 1.
+    #[error("{0}")]
+    Unforeseen(String),
+    /// The arguments do not go together, or one is missing. Exit code 2.
+    #[error("{0}")]
+    Arguments(String),
+    /// A file or directory may not be read or written. Exit code 4.
+    #[error("{0}")]
+    Privileges(String),
+    /// A configuration file (ours or Codex's) cannot be used as it is. Exit code 6.
+    #[error("{0}")]
+    Configuration(String),
+}
+
+impl CtlError {
+    /// The exit code by which a script tells the kinds apart.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unforeseen(_) => 1,
+            Self::Arguments(_) => 2,
+            Self::Privileges(_) => 4,
+            Self::Configuration(_) => 6,
+        }
+    }
+
+    /// An input/output error while doing `what` to `path`.
+    pub(crate) fn io(what: &str, path: &Path, error: &io::Error) -> Self {
+        let text = format!("cannot {what} {}: {error}", path.display());
+        match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Privileges(text),
+            _ => Self::Unforeseen(text),
+        }
+    }
+}
+
+/// A new directory among the temporary files that only this user can enter.
+pub(crate) fn fresh_temp_dir(name: &str) -> Result<std::path::PathBuf, CtlError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let parent = std::env::temp_dir();
+    let mut random = [0_u8; 8];
+    getrandom::fill(&mut random).map_err(|error| CtlError::Unforeseen(format!("no random numbers: {error}")))?;
+    let dir = parent.join(format!("{name}-{:016x}", u64::from_ne_bytes(random)));
+    std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|error| CtlError::io("make", &dir, &error))?;
+    Ok(dir)
+}
