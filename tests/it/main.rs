@@ -17,3 +17,4 @@ mod ctl;
 mod faults;
 mod harness;
 mod requests;
+mod codec_chat;
