@@ -3,6 +3,7 @@
 //! A case is a directory of `tests/golden/streams/chat`: `upstream.sse` (or `upstream.json`, a whole body that came
 //! instead), `events.txt` and `origin.md`, whose line `Dialect: …` says whose words these are. `UPDATE_GOLDEN=1`
 //! rewrites `events.txt`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
     fmt::Write as _,
@@ -241,14 +242,15 @@ fn fragment() -> impl Strategy<Value = String> {
         Just(r#""reasoning_content":"r""#.to_owned()),
         Just(r#""reasoning_details":[{"type":"reasoning.text","text":"d","index":0}]"#.to_owned()),
         Just(r#""refusal":"no""#.to_owned()),
-        (0..3u8, "(c1|c2)?", "(exec_command|apply_patch|zzz)?", r#"(\{|\}|\{"input":"|x|"\})?"#, any::<bool>()).prop_map(
-            |(index, id, name, args, extra)| {
+        (0..3u8, "(c1|c2)?", "(exec_command|apply_patch|zzz)?", r#"(\{|\}|\{"input":"|x|"\})?"#, any::<bool>())
+            .prop_map(|(index, id, name, args, extra)| {
                 let args = serde_json::to_string(&args).unwrap();
                 let extra = if extra { r#","extra_content":{"google":{"thought_signature":"s"}}"# } else { "" };
                 let index = if index == 2 { String::new() } else { format!(r#""index":{index},"#) };
-                format!(r#""tool_calls":[{{{index}"id":"{id}","function":{{"name":"{name}","arguments":{args}}}{extra}}}]"#)
-            }
-        ),
+                format!(
+                    r#""tool_calls":[{{{index}"id":"{id}","function":{{"name":"{name}","arguments":{args}}}{extra}}}]"#
+                )
+            }),
     ];
     prop_oneof![
         8 => delta.prop_map(|delta| format!(r#"{{"choices":[{{"index":0,"delta":{{{delta}}}}}]}}"#)),

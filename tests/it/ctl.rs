@@ -372,7 +372,7 @@ fn the_demo_goes_through_and_says_where_its_file_is() {
     assert!(fs::read_to_string(&file).unwrap().starts_with("# codex-proxy works here\n"));
     for expected in [
         "[comment] Looking around.",
-        "[call] exec_command: pwd",
+        "[call] exec_command: uname -sr",
         "Process exited with code 0",
         "[answer] All done.",
         &format!("written: {}", file.display()),

@@ -11,10 +11,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod codec_chat;
 mod codex;
 mod config;
 mod ctl;
 mod faults;
 mod harness;
 mod requests;
-mod codec_chat;

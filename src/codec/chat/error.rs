@@ -21,27 +21,12 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// date, which `now` turns into a wait. The message never holds markup, control characters or what looks like a key.
 pub fn decode_error(status: u16, retry_after: Option<&str>, body: &[u8], now: SystemTime) -> Failure {
     let body = &body[..body.len().min(BODY_BYTES_MAX)];
-    let text = String::from_utf8_lossy(body);
-    let mut said = Said::default();
-    let trimmed = text.trim();
-    if is_html(trimmed) {
-        said.html = true;
-        said.message = html_message(trimmed);
-    } else if let Ok(value) = serde_json::from_str::<Value>(trimmed) {
-        said.read(&value, 0);
-    } else {
-        said.message = trimmed.to_owned();
-    }
-    failure_of(status, retry_after, said, Some(now))
+    failure_of(status, retry_after, Said::of(&String::from_utf8_lossy(body)), Some(now))
 }
 
-/// The failure behind an error object inside an answer whose HTTP status was a success.
-pub(super) fn failure_in_stream(object: &str) -> Failure {
-    let mut said = Said::default();
-    match serde_json::from_str::<Value>(object) {
-        Ok(value) => said.read(&value, 0),
-        Err(_) => said.message = object.to_owned(),
-    }
+/// The failure behind an error object, or whatever else came where an answer was due, if the HTTP status was a success.
+pub(super) fn failure_in_stream(text: &str) -> Failure {
+    let said = Said::of(text);
     let status = said.code.parse().ok().filter(|code| (400..600).contains(code)).unwrap_or(0);
     failure_of(status, None, said, None)
 }
@@ -67,6 +52,20 @@ struct Said {
 }
 
 impl Said {
+    fn of(text: &str) -> Self {
+        let mut said = Self::default();
+        let text = text.trim();
+        if is_html(text) {
+            said.html = true;
+            said.message = html_message(text);
+        } else if let Ok(value) = serde_json::from_str::<Value>(text) {
+            said.read(&value, 0);
+        } else {
+            said.message = text.to_owned();
+        }
+        said
+    }
+
     /// Collects from a value; what lies deeper is nearer to the cause and wins, except that nothing replaces something.
     fn read(&mut self, value: &Value, depth: u8) {
         /// OpenRouter quotes a provider that may quote another.
@@ -172,7 +171,7 @@ fn failure_of(status: u16, retry_after: Option<&str>, said: Said, now: Option<Sy
         FailureKind::Credentials => "The provider refuses the API key",
         FailureKind::Budget => "The provider wants to be paid first",
         FailureKind::UnknownModel => "The provider does not know the model",
-        FailureKind::Operator => "Nothing answers at the provider's address, check base_url",
+        FailureKind::Operator => "The provider's API does not answer at this address, check base_url",
         FailureKind::ContextLength => "The conversation is too long for the model",
         FailureKind::RateLimit => "The provider limits the rate of requests",
         FailureKind::Overload => "The provider is overloaded",
@@ -201,28 +200,28 @@ fn failure_of(status: u16, retry_after: Option<&str>, said: Said, now: Option<Sy
     if status == 0 { failure } else { failure.with_status(status) }
 }
 
-/// Wordings of a conversation that is too long. In order: OpenAI, DeepSeek and vLLM; Anthropic; llama.cpp (two); Google;
-/// DashScope; Mistral and Ollama's proxies; Groq and Cerebras; Moonshot; LM Studio and Ollama; xAI; GitHub; MiniMax; GLM.
+/// Wordings of a conversation that is too long, in lower case.
+#[rustfmt::skip]
 const TOO_LONG: [&str; 19] = [
-    "context_length_exceeded",
-    "maximum context length",
-    "prompt is too long",
-    "exceed_context_size",
-    "available context size",
-    "exceeds the maximum number of tokens",
-    "range of input length should be",
-    "too large for model with",
-    "reduce the length of the messages",
-    "exceeded model token limit",
-    "greater than the context length",
-    "maximum prompt length",
-    "max_prompt_tokens_exceeded",
-    "context window exceeds limit",
-    "exceeds the context window",
-    "exceed context limit",
-    "model_context_window_exceeded",
-    "request too large for model",
-    "input is too long",
+    "context_length_exceeded",              // OpenAI, and many after it
+    "maximum context length",               // OpenAI, DeepSeek, vLLM, OpenRouter
+    "prompt is too long",                   // Anthropic
+    "exceed context limit",                 // Anthropic, input and max_tokens together
+    "exceed_context_size",                  // llama.cpp, its type
+    "available context size",               // llama.cpp, its words
+    "exceeds the maximum number of tokens", // Google
+    "range of input length should be",      // DashScope
+    "input is too long",                    // Bedrock and DashScope's older words
+    "too large for model with",             // Mistral
+    "reduce the length of the messages",    // Groq, Cerebras
+    "request too large for model",          // Groq, a single request above the limit per minute
+    "exceeded model token limit",           // Moonshot
+    "greater than the context length",      // LM Studio
+    "maximum prompt length",                // xAI
+    "max_prompt_tokens_exceeded",           // GitHub
+    "context window exceeds limit",         // MiniMax
+    "exceeds the context window",           // OpenAI, newer words
+    "model_context_window_exceeded",        // GLM
 ];
 
 fn classify(status: u16, words: &str, said: &Said, wait_known: bool) -> FailureKind {

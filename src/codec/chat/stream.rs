@@ -12,27 +12,29 @@
 //! Hosts deviate from the protocol in many small ways; each that is tolerated has a case in
 //! `tests/golden/streams/chat`.
 
+mod calls;
+
 use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::value::RawValue;
 
+use self::calls::Call;
 use super::{
     dialect::ThoughtsBack,
-    error::{self, failure_in_stream, is_html},
+    error::{failure_in_stream, is_html},
     thoughts::{Field, Piece, Splitter, Store},
     wire,
 };
 use crate::{
     codec::{
         DecodeError, Target,
-        custom::Unwrapper,
         names::Names,
         sse::{Frame, Framer},
     },
     model::{
         event::{End, Event, IncompleteReason, ItemKey, ItemKind},
         failure::{Failure, FailureKind},
-        request::{Opaque, ToolKind, ToolRef},
+        request::Opaque,
         usage::Usage,
     },
 };
@@ -40,11 +42,9 @@ use crate::{
 /// Thoughts of one answer are kept, to be returned, up to this size in bytes.
 pub const THOUGHTS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// More calls than this in one answer are a runaway.
-pub const CALLS_MAX: usize = 512;
-
-/// A whole answer that comes instead of a stream is read up to this size in bytes.
-pub const WHOLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// An answer's text and calls are passed on up to this size in bytes, some sixteen million tokens. It is also the limit
+/// of a body that comes whole.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Reads one answer.
 #[derive(Debug)]
@@ -69,6 +69,7 @@ pub struct StreamDecoder {
     usage: Option<Usage>,
     text_bytes: u64,
     thought_bytes: u64,
+    kept_bytes: u64,
     skipped: u64,
 }
 
@@ -77,55 +78,10 @@ pub struct StreamDecoder {
 struct Thoughts {
     item: ItemKey,
     field: Field,
+    tag: usize,
     text: String,
     details: Vec<serde_json::Map<String, serde_json::Value>>,
     extras: BTreeMap<String, Box<RawValue>>,
-}
-
-/// A call, from its first piece.
-#[derive(Debug)]
-struct Call {
-    index: Option<u64>,
-    id: String,
-    name: String,
-    extra: Option<Box<RawValue>>,
-    arguments: Arguments,
-    /// Absent until the first piece of arguments shows that the name is whole.
-    open: Option<OpenCall>,
-}
-
-#[derive(Debug)]
-struct OpenCall {
-    item: ItemKey,
-    unwrapper: Option<Unwrapper>,
-}
-
-/// How far the JSON of a call's arguments has come.
-#[derive(Debug, Default)]
-struct Arguments {
-    begun: bool,
-    depth: u32,
-    in_string: bool,
-    escaped: bool,
-    complete: bool,
-}
-
-impl Arguments {
-    fn feed(&mut self, text: &str) {
-        for byte in text.bytes() {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' if self.in_string => self.escaped = true,
-                b'"' => self.in_string = !self.in_string,
-                _ if self.in_string => {}
-                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
-                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-                _ => {}
-            }
-            self.begun |= !byte.is_ascii_whitespace();
-        }
-        self.complete = self.begun && self.depth == 0 && !self.in_string;
-    }
 }
 
 /// How the host said the answer ended.
@@ -160,6 +116,7 @@ impl StreamDecoder {
             usage: None,
             text_bytes: 0,
             thought_bytes: 0,
+            kept_bytes: 0,
             skipped: 0,
         }
     }
@@ -191,12 +148,6 @@ impl StreamDecoder {
             return Err(DecodeError::Upstream(failure_in_stream(data)));
         }
         self.chunk(&chunk, out)
-    }
-
-    /// Takes a body that came whole although a stream was asked for: a `chat.completion` object, the same in an envelope,
-    /// an error object, a web page, or a stream under a wrong content type. Then call [`Self::finish`].
-    pub fn feed_whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        whole(self, body, out)
     }
 
     /// True once `[DONE]` was seen; nothing of worth follows.
@@ -263,11 +214,8 @@ impl StreamDecoder {
         if self.done && !half_a_call && (self.said_something() || self.usage.is_some()) {
             return End::Complete;
         }
-        let message = if self.said_something() {
-            "The provider's answer was cut off."
-        } else {
-            "The provider ended the stream without an answer."
-        };
+        let message =
+            if self.said_something() { "The provider's answer was cut off." } else { "The provider sent no answer." };
         End::Failed(Failure::new(FailureKind::Upstream, message))
     }
 
@@ -299,7 +247,7 @@ impl StreamDecoder {
         let choices = chunk.choices.as_deref().unwrap_or_default();
         for choice in choices {
             // Only one is ever asked for.
-            if choice.index.unwrap_or(0) != 0 {
+            if choice.index.and_then(number_of).unwrap_or(0) != 0 {
                 self.skipped += 1;
                 continue;
             }
@@ -313,8 +261,13 @@ impl StreamDecoder {
 
     fn choice(&mut self, choice: &wire::Choice<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
         let before = (self.text_bytes, self.thought_bytes, self.calls.len());
-        if let Some(delta) = choice.delta.as_ref().or(choice.message.as_ref()) {
+        // Some hosts repeat the whole message in the last chunk.
+        let message = choice.message.as_ref().filter(|_| !self.said_something());
+        if let Some(delta) = choice.delta.as_ref().or(message) {
             self.delta(delta, out)?;
+        }
+        if self.text_bytes > ANSWER_BYTES_MAX as u64 {
+            return Err(DecodeError::TooLarge { what: "an answer", bytes_max: ANSWER_BYTES_MAX });
         }
         if let Some(usage) = choice.usage {
             self.count(usage);
@@ -381,7 +334,7 @@ impl StreamDecoder {
         }
         for call in delta.tool_calls.iter().flatten() {
             let id = call.id.and_then(text_of).unwrap_or_default();
-            self.call_delta(call.index, &id, call.function.as_ref(), call.extra_content, out)?;
+            self.call_delta(call.index.and_then(number_of), &id, call.function.as_ref(), call.extra_content, out)?;
         }
         if let Some(function) = &delta.function_call {
             self.call_delta(Some(0), "", Some(function), None, out)?;
@@ -453,6 +406,7 @@ impl StreamDecoder {
                 && ["type", "index", "id"].iter().all(|k| same(k, last))
         });
         let mut shown = String::new();
+        let encrypted = entry.get("data").and_then(Value::as_str).map_or(0, str::len);
         if !joins {
             thoughts.details.push(serde_json::Map::new());
         }
@@ -477,6 +431,15 @@ impl StreamDecoder {
         }
         if show && !shown.is_empty() {
             self.show_thought(shown, false, out)?;
+        }
+        self.keep(encrypted)
+    }
+
+    /// Counts bytes that are kept unseen until they go back.
+    fn keep(&mut self, bytes: usize) -> Result<(), DecodeError> {
+        self.kept_bytes += bytes as u64;
+        if self.kept_bytes > THOUGHTS_BYTES_MAX as u64 {
+            return Err(DecodeError::TooLarge { what: "the thoughts of an answer", bytes_max: THOUGHTS_BYTES_MAX });
         }
         Ok(())
     }
@@ -513,7 +476,7 @@ impl StreamDecoder {
             let item = ItemKey(*items);
             *items += 1;
             out.push(Event::ItemOpen { item, kind: ItemKind::Reasoning });
-            Thoughts { item, field, text: String::new(), details: Vec::new(), extras: BTreeMap::new() }
+            Thoughts { item, field, tag: 0, text: String::new(), details: Vec::new(), extras: BTreeMap::new() }
         })
     }
 
@@ -546,7 +509,8 @@ impl StreamDecoder {
         if text.is_none() && details.is_empty() && thoughts.extras.is_empty() {
             return None;
         }
-        let store = Store { field: thoughts.field, text: text.as_deref(), details, calls: &thoughts.extras };
+        let tag = Some(thoughts.tag).filter(|tag| *tag > 0);
+        let store = Store { field: thoughts.field, tag, text: text.as_deref(), details, calls: &thoughts.extras };
         serde_json::to_string(&store).ok()
     }
 
@@ -563,6 +527,7 @@ impl StreamDecoder {
         if only_thoughts && self.text_bytes == 0 && self.calls.is_empty() && !self.unopened.is_empty() {
             self.close_thoughts(true, out);
             let text = std::mem::take(&mut self.unopened);
+            self.thought_bytes = 0;
             self.say(text, out);
         }
     }
@@ -595,10 +560,11 @@ impl StreamDecoder {
 
     fn piece(&mut self, piece: Piece<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
         match piece {
-            Piece::Thought(text) => {
+            Piece::Thought(text, tag) => {
                 if self.target.dialect.thoughts_unopened {
                     self.unopened.push_str(text);
                 }
+                self.open_thoughts(Field::Tags, out).tag = tag;
                 self.think(text, Field::Tags, out)
             }
             Piece::Text(text) => {
@@ -642,195 +608,6 @@ impl StreamDecoder {
         }
     }
 
-    // ---- calls ----
-
-    fn call_delta(
-        &mut self,
-        index: Option<u64>,
-        id: &str,
-        function: Option<&wire::FunctionDelta<'_>>,
-        extra: Option<&RawValue>,
-        out: &mut Vec<Event>,
-    ) -> Result<(), DecodeError> {
-        let name = function.and_then(|f| f.name.as_deref()).unwrap_or_default();
-        let arguments = function.and_then(|f| f.arguments).map(arguments_text).unwrap_or_default();
-        if self.calls.is_empty() {
-            // What may have been the beginning of a tag is text, now that a call follows.
-            self.flush_text(out)?;
-        }
-        let which = match self.which_call(index, id, name, &arguments) {
-            Some(which) => which,
-            None if id.is_empty() && name.is_empty() && arguments.trim().is_empty() && extra.is_none() => return Ok(()),
-            None => {
-                // The call before it has its whole name now.
-                if let Some(last) = self.calls.len().checked_sub(1) {
-                    self.open_call(last, out);
-                }
-                if self.calls.len() == CALLS_MAX {
-                    return Err(DecodeError::TooLarge {
-                        what: "the number of calls in an answer",
-                        bytes_max: CALLS_MAX,
-                    });
-                }
-                self.calls.push(Call {
-                    index,
-                    id: String::new(),
-                    name: String::new(),
-                    extra: None,
-                    arguments: Arguments::default(),
-                    open: None,
-                });
-                self.calls.len() - 1
-            }
-        };
-        if let Some(call) = self.calls.get_mut(which) {
-            if call.id.is_empty() && call.open.is_none() {
-                call.id.push_str(id);
-            }
-            // The name may come whole, whole again in every chunk, or in pieces.
-            if call.open.is_none() && call.name != name {
-                call.name.push_str(name);
-            }
-        }
-        if let Some(extra) = extra {
-            self.extra(which, extra, out);
-        }
-        if arguments.is_empty() {
-            return Ok(());
-        }
-        self.open_call(which, out);
-        let Some(call) = self.calls.get_mut(which) else { return Ok(()) };
-        call.arguments.feed(&arguments);
-        self.text_bytes += arguments.len() as u64;
-        let Some(open) = &mut call.open else {
-            return Err(DecodeError::Malformed { what: "a tool call has arguments but no name".into() });
-        };
-        let delta = match &mut open.unwrapper {
-            Some(unwrapper) => {
-                let mut input = String::new();
-                unwrapper.feed(&arguments, &mut input)?;
-                input
-            }
-            None => arguments.into_owned(),
-        };
-        if !delta.is_empty() {
-            out.push(Event::CallArguments { item: open.item, delta });
-        }
-        Ok(())
-    }
-
-    /// Which call a piece belongs to; `None`: a new one.
-    fn which_call(&self, index: Option<u64>, id: &str, name: &str, arguments: &str) -> Option<usize> {
-        let candidate = match index {
-            Some(_) => self.calls.iter().rposition(|call| call.index == index)?,
-            None if !id.is_empty() => match self.calls.iter().rposition(|call| call.id == id) {
-                Some(same) => same,
-                None if name.is_empty() => self.calls.len().checked_sub(1)?,
-                None => return self.nameless_last(),
-            },
-            None => self.calls.len().checked_sub(1)?,
-        };
-        let call = self.calls.get(candidate)?;
-        if name.is_empty() {
-            return Some(candidate);
-        }
-        let other_id = !id.is_empty() && !call.id.is_empty() && id != call.id;
-        let unfinished = call.arguments.begun && !call.arguments.complete;
-        // A name where a call has all it needs begins the next one: the index was used again, or there is none.
-        let begins_next = if other_id {
-            !unfinished
-        } else if !id.is_empty() && id == call.id {
-            false
-        } else {
-            call.arguments.complete && !arguments.trim().is_empty()
-        };
-        (!begins_next).then_some(candidate)
-    }
-
-    /// The last call, if it still waits for its name.
-    fn nameless_last(&self) -> Option<usize> {
-        let last = self.calls.len().checked_sub(1)?;
-        self.calls.get(last).filter(|call| call.name.is_empty() && call.id.is_empty()).map(|_| last)
-    }
-
-    /// Opens a call, if its name is known and it is not open.
-    fn open_call(&mut self, which: usize, out: &mut Vec<Event>) {
-        let Some(call) = self.calls.get(which).filter(|c| c.open.is_none() && !c.name.trim().is_empty()) else {
-            return;
-        };
-        let tool = self.names.resolve(&call.name).unwrap_or_else(|| ToolRef {
-            // The client answers an unknown name itself, and the model learns from it.
-            namespace: None,
-            name: Cow::Owned(call.name.trim().to_owned()),
-            kind: ToolKind::Function,
-        });
-        let call_id = self.call_id(which);
-        let extra = self.calls.get_mut(which).and_then(|call| call.extra.take());
-        self.close_message(true, out);
-        self.remember_no_thoughts(out);
-        if let Some(extra) = extra {
-            self.open_thoughts(Field::ReasoningContent, out).extras.insert(call_id.clone(), extra);
-        }
-        self.close_thoughts(true, out);
-        let item = self.next_item();
-        let unwrapper = (tool.kind == ToolKind::Custom).then(Unwrapper::default);
-        out.push(Event::ItemOpen { item, kind: ItemKind::Call { call_id: call_id.clone(), tool } });
-        if let Some(call) = self.calls.get_mut(which) {
-            call.id = call_id;
-            call.open = Some(OpenCall { item, unwrapper });
-        }
-    }
-
-    /// The id the host gave, or one made from the seed; never one that an earlier call has.
-    fn call_id(&self, which: usize) -> String {
-        let given = self.calls.get(which).map(|call| call.id.as_str()).unwrap_or_default();
-        let taken = |id: &str| self.calls.iter().enumerate().any(|(i, c)| i != which && c.open.is_some() && c.id == id);
-        let base = if given.is_empty() { format!("call_{}_{which}", self.seed) } else { given.to_owned() };
-        let mut id = base.clone();
-        let mut nth = 2;
-        while taken(&id) {
-            id = format!("{base}_{nth}");
-            nth += 1;
-        }
-        id
-    }
-
-    /// `extra_content` of a call: kept until the call opens, or stored in an item of its own if it is late.
-    fn extra(&mut self, which: usize, extra: &RawValue, out: &mut Vec<Event>) {
-        let Some(call) = self.calls.get_mut(which) else { return };
-        if call.open.is_none() {
-            call.extra = Some(extra.to_owned());
-            return;
-        }
-        let id = call.id.clone();
-        self.close_thoughts(true, out);
-        self.open_thoughts(Field::ReasoningContent, out).extras.insert(id, extra.to_owned());
-        self.close_thoughts(true, out);
-    }
-
-    fn close_calls(&mut self, complete: bool, failed: bool, out: &mut Vec<Event>) {
-        let mut calls = std::mem::take(&mut self.calls);
-        // Stable: calls without an index stay in the order they came.
-        calls.sort_by_key(|call| call.index.unwrap_or(0));
-        for call in calls {
-            let Some(mut open) = call.open else { continue };
-            let whole = complete || (!failed && call.arguments.complete);
-            let rest = match open.unwrapper.take() {
-                Some(unwrapper) => {
-                    let mut rest = String::new();
-                    unwrapper.finish(&mut rest);
-                    rest
-                }
-                None if whole && !call.arguments.begun => "{}".to_owned(),
-                None => String::new(),
-            };
-            if !rest.is_empty() {
-                out.push(Event::CallArguments { item: open.item, delta: rest });
-            }
-            out.push(Event::ItemClose { item: open.item, whole });
-        }
-    }
-
     // ---- the rest ----
 
     fn start(&mut self, model: &str, out: &mut Vec<Event>) {
@@ -851,14 +628,17 @@ impl StreamDecoder {
             self.skipped += 1;
             return;
         };
-        let prompt = counted.prompt_tokens.unwrap_or(0);
-        let completion = counted.completion_tokens.unwrap_or(0);
+        let first = |a: Option<u64>, b: Option<u64>| a.filter(|n| *n > 0).or(b).unwrap_or(0);
+        let prompt = first(counted.prompt_tokens, counted.input_tokens);
+        let completion = first(counted.completion_tokens, counted.output_tokens);
         if prompt == 0 && completion == 0 {
             return;
         }
-        let prompt_details = counted.prompt_tokens_details.unwrap_or_default();
+        let prompt_details = counted.prompt_tokens_details.or(counted.input_tokens_details).unwrap_or_default();
         let cached = prompt_details.cached_tokens.or(counted.prompt_cache_hit_tokens).or(counted.cached_tokens);
-        let thought = counted.completion_tokens_details.and_then(|d| d.reasoning_tokens).or(counted.reasoning_tokens);
+        let written = prompt_details.cache_write_tokens.or(prompt_details.cache_creation_tokens);
+        let details = counted.completion_tokens_details.or(counted.output_tokens_details);
+        let thought = details.and_then(|d| d.reasoning_tokens).or(counted.reasoning_tokens);
         // xAI and Gemini leave thoughts out of the completion's count but not out of the total; Gemini does not count
         // them apart at all.
         let beyond = counted.total_tokens.unwrap_or(0).saturating_sub(prompt.saturating_add(completion));
@@ -867,7 +647,7 @@ impl StreamDecoder {
         self.usage = Some(Usage {
             input: prompt,
             cached: cached.unwrap_or(0).min(prompt),
-            cache_write: prompt_details.cache_write_tokens.unwrap_or(0).min(prompt),
+            cache_write: written.unwrap_or(0).min(prompt),
             output,
             reasoning: thought.filter(|t| *t > 0).unwrap_or(unlisted).min(output),
             estimated: false,
@@ -886,8 +666,8 @@ pub fn decode_whole(target: &Target, names: Names, seed: &str, input_bytes: u64,
 }
 
 fn whole(decoder: &mut StreamDecoder, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
-    if body.len() > WHOLE_BYTES_MAX {
-        return Err(DecodeError::TooLarge { what: "an answer", bytes_max: WHOLE_BYTES_MAX });
+    if body.len() > ANSWER_BYTES_MAX {
+        return Err(DecodeError::TooLarge { what: "an answer", bytes_max: ANSWER_BYTES_MAX });
     }
     let text =
         std::str::from_utf8(body).map_err(|_| DecodeError::Malformed { what: "the answer is not UTF-8".into() })?;
@@ -897,10 +677,11 @@ fn whole(decoder: &mut StreamDecoder, body: &[u8], out: &mut Vec<Event>) -> Resu
         framer.feed(text.as_bytes(), |frame| decoder.feed(&frame, out))?;
         return framer.finish(|frame| decoder.feed(&frame, out));
     }
-    let page_or_words = !text.starts_with(['{', '[']);
-    if page_or_words || text.starts_with('[') {
-        let failure = error::decode_error(200, None, body, std::time::SystemTime::UNIX_EPOCH);
-        return Err(DecodeError::Upstream(Failure { upstream_status: None, ..failure }));
+    if text.is_empty() {
+        return Ok(());
+    }
+    if !text.starts_with('{') {
+        return Err(DecodeError::Upstream(failure_in_stream(text)));
     }
     object(decoder, text, 0, out)
 }
@@ -961,6 +742,11 @@ fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
+/// A JSON number, or a string that holds one.
+fn number_of(raw: &RawValue) -> Option<u64> {
+    text_of(raw)?.parse().ok()
+}
+
 /// A JSON string without copying, unless it holds escapes.
 fn borrowed(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
@@ -992,15 +778,6 @@ fn nested_text(raw: &RawValue) -> Cow<'_, str> {
             }
             Cow::Owned(text)
         }
-        Some(_) | None => Cow::Borrowed(""),
-    }
-}
-
-/// Arguments as text: the content of a string, or an object as it is written.
-fn arguments_text(raw: &RawValue) -> Cow<'_, str> {
-    match raw.get().as_bytes().first() {
-        Some(b'"') => borrowed(raw.get()).unwrap_or_default(),
-        Some(b'{' | b'[') => Cow::Borrowed(raw.get()),
         Some(_) | None => Cow::Borrowed(""),
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum Field {
 #[serde(default)]
 pub(super) struct Stored<'a> {
     pub field: Field,
+    /// Which of [`TAGS`] they stood in.
+    pub tag: usize,
     /// Absent if the answer had no thoughts in plain text; empty if it is known to have had none at all.
     #[serde(borrow)]
     pub text: Option<Cow<'a, str>>,
@@ -34,13 +36,15 @@ pub(super) struct Stored<'a> {
     pub details: Vec<&'a RawValue>,
     /// `extra_content` by call id.
     #[serde(borrow)]
-    pub calls: BTreeMap<Cow<'a, str>, &'a RawValue>,
+    pub calls: BTreeMap<String, &'a RawValue>,
 }
 
 /// The stored form, to be written.
 #[derive(Debug, Serialize)]
 pub(super) struct Store<'a> {
     pub field: Field,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -68,6 +72,7 @@ pub(super) const TAGS: [(&str, &str); 4] = [
 #[derive(Debug)]
 pub(super) struct Splitter {
     state: State,
+    tag: usize,
     held: String,
 }
 
@@ -86,7 +91,8 @@ enum State {
 /// A separated piece.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    Thought(&'a str),
+    /// With the index of its tags.
+    Thought(&'a str, usize),
     Text(&'a str),
 }
 
@@ -94,7 +100,7 @@ impl Splitter {
     /// `inside`: the text begins in a thought that the prompt opened.
     pub fn new(inside: bool) -> Self {
         let state = if inside { State::Thought { closing: TAGS[0].1, begun: false } } else { State::Start };
-        Self { state, held: String::new() }
+        Self { state, tag: 0, held: String::new() }
     }
 
     /// True once nothing can be a marker any more.
@@ -118,7 +124,9 @@ impl Splitter {
                 }
                 State::Start | State::Behind => {
                     let body = rest.trim_start();
-                    if let Some((opening, closing)) = TAGS.iter().find(|(opening, _)| body.starts_with(opening)) {
+                    let tag = TAGS.iter().position(|(opening, _)| body.starts_with(opening));
+                    if let Some((tag, (opening, closing))) = tag.and_then(|tag| Some((tag, TAGS.get(tag)?))) {
+                        self.tag = tag;
                         self.state = State::Thought { closing, begun: false };
                         rest = &body[opening.len()..];
                     } else if TAGS.iter().any(|(opening, _)| opening.starts_with(body)) {
@@ -142,7 +150,7 @@ impl Splitter {
                     let shown = thought.trim_end();
                     if !shown.is_empty() {
                         *begun = true;
-                        out(Piece::Thought(shown))?;
+                        out(Piece::Thought(shown, self.tag))?;
                     }
                     match next {
                         Some(next) => {
@@ -167,7 +175,7 @@ impl Splitter {
         match self.state {
             State::Thought { .. } => match held.trim_end() {
                 "" => Ok(()),
-                rest => out(Piece::Thought(rest)),
+                rest => out(Piece::Thought(rest, self.tag)),
             },
             State::Behind => match held.trim_start() {
                 "" => Ok(()),
@@ -201,7 +209,7 @@ mod tests {
         let mut splitter = Splitter::new(inside);
         let mut out = |piece: Piece<'_>| {
             match piece {
-                Piece::Thought(t) => thought.push_str(t),
+                Piece::Thought(t, _) => thought.push_str(t),
                 Piece::Text(t) => text.push_str(t),
             }
             Ok::<(), ()>(())

@@ -97,13 +97,13 @@ pub(super) struct ReasoningSwitch<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct Message<'a> {
     pub role: &'static str,
-    pub content: Content<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasoning_details: Vec<&'a RawValue>,
+    pub content: Content<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -257,8 +257,9 @@ pub(super) struct XGroq<'a> {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Choice<'a> {
-    #[serde(default)]
-    pub index: Option<u64>,
+    /// A number; looked at leniently.
+    #[serde(borrow, default)]
+    pub index: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub delta: Option<Delta<'a>>,
     /// In whole answers.
@@ -297,8 +298,9 @@ pub(super) struct Delta<'a> {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct CallDelta<'a> {
-    #[serde(default)]
-    pub index: Option<u64>,
+    /// A number, sometimes as a string, sometimes absent.
+    #[serde(borrow, default)]
+    pub index: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub id: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -327,19 +329,20 @@ pub(super) struct AnswerPart<'a> {
     pub refusal: Option<Cow<'a, str>>,
 }
 
-/// Token counts, in all spellings.
+/// Token counts, in all spellings. Some gateways send two spellings at once, so they are fields of their own.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Usage {
-    #[serde(alias = "input_tokens")]
     pub prompt_tokens: Option<u64>,
-    #[serde(alias = "output_tokens")]
     pub completion_tokens: Option<u64>,
     pub total_tokens: Option<u64>,
-    #[serde(alias = "input_tokens_details")]
     pub prompt_tokens_details: Option<PromptDetails>,
-    #[serde(alias = "output_tokens_details")]
     pub completion_tokens_details: Option<CompletionDetails>,
+    /// The names of the Responses and Messages APIs.
+    pub input_tokens: Option<u64>,
+    pub output_tokens: Option<u64>,
+    pub input_tokens_details: Option<PromptDetails>,
+    pub output_tokens_details: Option<CompletionDetails>,
     /// DeepSeek.
     pub prompt_cache_hit_tokens: Option<u64>,
     /// Moonshot.
@@ -353,8 +356,9 @@ pub(super) struct Usage {
 pub(super) struct PromptDetails {
     pub cached_tokens: Option<u64>,
     /// OpenRouter.
-    #[serde(alias = "cache_creation_tokens")]
     pub cache_write_tokens: Option<u64>,
+    /// Gateways before Anthropic models.
+    pub cache_creation_tokens: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

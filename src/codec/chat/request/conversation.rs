@@ -1,0 +1,543 @@
+//! The conversation: items → messages. PURE.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+};
+
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::{Losses, Switch, cannot_write, raw};
+use crate::{
+    codec::{
+        EncodeError, Target,
+        chat::{
+            dialect::{CallIds, ThoughtsBack, ThoughtsOn},
+            thoughts::{Field, Stored, TAGS},
+            wire,
+        },
+        custom,
+        names::{Names, fnv1a},
+    },
+    model::request::{Item, Part, Request, Role, ToolKind},
+};
+
+/// Stands for the result of a call that has none.
+pub(super) const NO_RESULT: &str = "No result: the call was interrupted.";
+/// Stands for a result without text.
+pub(super) const EMPTY_RESULT: &str = "(no output)";
+/// Stands for a picture that the model cannot see.
+pub(super) const NO_PICTURE: &str = "[a picture was left out: the model takes none]";
+/// Stands in a result for its pictures, which follow.
+pub(super) const PICTURE_BELOW: &str = "[picture: see the next user message]";
+/// Introduces the pictures of tool results.
+pub(super) const PICTURES: &str = "Pictures from the tool results above:";
+/// What the assistant says where a host allows no user message after a tool's.
+pub(super) const BRIDGE: &str = "Understood.";
+/// What Google accepts in place of the signature of a call its model did not make
+/// (research of 2026-11-20: CLIProxyAPI `internal/signature/gemini_validation.go`).
+pub(super) const NO_SIGNATURE: &str = r#"{"google":{"thought_signature":"skip_thought_signature_validator"}}"#;
+
+pub(super) struct Conversation<'r, 'a, 'l> {
+    target: &'r Target,
+    names: &'r Names,
+    losses: &'l mut Losses,
+    request: &'r Request<'a>,
+    /// By item: its stored thoughts, if this target may read them.
+    stored: BTreeMap<usize, Stored<'r>>,
+    /// By call id: what must come back on the call.
+    extras: BTreeMap<String, &'r RawValue>,
+    /// By item of a call: its id on the wire, and the item of its output.
+    calls: BTreeMap<usize, (String, Option<usize>)>,
+    /// Items of outputs that belong to a call.
+    paired: BTreeSet<usize>,
+    messages: Vec<wire::Message<'r>>,
+    /// Text of the one system message that opens the conversation.
+    front: Vec<Cow<'r, str>>,
+    turn: Turn,
+    /// The first item whose required thoughts could not be restored.
+    thoughts_missing: Option<usize>,
+}
+
+/// Items of one run of the assistant.
+#[derive(Default)]
+struct Turn {
+    reasoning: Vec<usize>,
+    texts: Vec<usize>,
+    calls: Vec<usize>,
+}
+
+impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
+    pub(super) fn new(request: &'r Request<'a>, target: &'r Target, names: &'r Names, losses: &'l mut Losses) -> Self {
+        let mut this = Self {
+            target,
+            names,
+            losses,
+            request,
+            stored: BTreeMap::new(),
+            extras: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            paired: BTreeSet::new(),
+            messages: Vec::new(),
+            front: Vec::new(),
+            turn: Turn::default(),
+            thoughts_missing: None,
+        };
+        this.pair();
+        this.open_thoughts();
+        this
+    }
+
+    /// Gives every call an id of its own, in the host's shape, and finds its output: the outputs of an id belong to the
+    /// calls of that id in order.
+    fn pair(&mut self) {
+        let mut waiting: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
+        let mut used = BTreeSet::new();
+        for (i, item) in self.request.input.iter().enumerate() {
+            match item {
+                Item::Call { call_id, .. } => {
+                    let mut id = wire_id(call_id, self.target.dialect.call_ids);
+                    let mut nth = 2;
+                    while !used.insert(id.clone()) {
+                        id = wire_id(&format!("{call_id}_{nth}"), self.target.dialect.call_ids);
+                        nth += 1;
+                    }
+                    if nth > 2 {
+                        self.losses.approximate(path(i), "another call has the same id, so it is given its own");
+                    }
+                    self.calls.insert(i, (id, None));
+                    waiting.entry(call_id).or_default().push_back(i);
+                }
+                Item::Output { call_id, .. } => {
+                    let call = waiting.get_mut(&**call_id).and_then(VecDeque::pop_front);
+                    if let Some((_, output)) = call.and_then(|call| self.calls.get_mut(&call)) {
+                        *output = Some(i);
+                        self.paired.insert(i);
+                    }
+                }
+                Item::Message { .. }
+                | Item::Reasoning { .. }
+                | Item::Hosted { .. }
+                | Item::Compaction { .. }
+                | Item::CompactionTrigger => {}
+            }
+        }
+    }
+
+    fn open_thoughts(&mut self) {
+        let request = self.request;
+        for (i, item) in request.input.iter().enumerate() {
+            let Item::Reasoning { opaque: Some(opaque), .. } = item else { continue };
+            if opaque.origin != self.target.origin {
+                continue;
+            }
+            let Ok(stored) = serde_json::from_str::<Stored<'r>>(&opaque.value) else { continue };
+            self.extras.extend(stored.calls.iter().map(|(id, extra)| (id.clone(), *extra)));
+            self.stored.insert(i, stored);
+        }
+    }
+
+    pub(super) fn messages(
+        mut self,
+        request: &'r Request<'a>,
+        instruction: Option<String>,
+        switch: &mut Switch,
+    ) -> Result<Vec<wire::Message<'r>>, EncodeError> {
+        if let Some(text) = request.instructions.as_deref().filter(|t| !t.is_empty()) {
+            self.front.push(Cow::Borrowed(text));
+        }
+        for (i, item) in request.input.iter().enumerate() {
+            match item {
+                Item::Message { role: Role::Assistant, .. } => {
+                    if !self.turn.calls.is_empty() {
+                        self.losses.approximate(path(i), "text that followed a call is put before it");
+                    }
+                    self.turn.texts.push(i);
+                }
+                Item::Reasoning { .. } => self.turn.reasoning.push(i),
+                Item::Call { .. } => self.turn.calls.push(i),
+                Item::Message { role: role @ (Role::System | Role::Developer), parts, .. } => {
+                    self.close_turn()?;
+                    self.system(i, *role, parts);
+                }
+                Item::Message { role: Role::User, parts, .. } => {
+                    self.close_turn()?;
+                    let content = self.user_content(i, "content", parts);
+                    self.push_user(i, content);
+                }
+                Item::Output { parts, .. } => {
+                    self.close_turn()?;
+                    if !self.paired.contains(&i) {
+                        self.losses.approximate(path(i), "it answers no call, so it is told as the user's words");
+                        let content = self.orphan(i, parts);
+                        self.push_user(i, content);
+                    }
+                }
+                Item::Hosted { .. } => self.losses.drop(path(i), "the work of another provider's tool"),
+                Item::Compaction { .. } | Item::CompactionTrigger => {
+                    return Err(EncodeError::Unsupported {
+                        path: path(i),
+                        why: "compaction must be resolved before a request is put into this protocol".into(),
+                    });
+                }
+            }
+        }
+        self.close_turn()?;
+        self.front.extend(instruction.map(Cow::Owned));
+        if !self.front.is_empty() {
+            let text = match <[Cow<'r, str>; 1]>::try_from(std::mem::take(&mut self.front)) {
+                Ok([only]) => only,
+                Err(several) => Cow::Owned(several.join("\n\n")),
+            };
+            self.messages.insert(0, wire::Message::new("system", wire::Content::Text(text)));
+        }
+        if self.target.dialect.thoughts_required {
+            self.forget_thoughts_unless_whole(switch);
+        }
+        Ok(self.messages)
+    }
+
+    /// A host that insists on thoughts refuses the request if some are missing, but only while thinking is on.
+    fn forget_thoughts_unless_whole(&mut self, switch: &mut Switch) {
+        if let Some(i) = self.thoughts_missing.filter(|_| switch.on != Some(false)) {
+            self.losses
+                .drop("reasoning.effort", "thinking is off: the host wants earlier thoughts that are not at hand");
+            self.losses.drop(path(i), "the thoughts before this call are not at hand");
+            *switch = Switch { on: Some(false), effort: None };
+        }
+        if switch.on == Some(false) {
+            for (i, item) in self.request.input.iter().enumerate() {
+                if matches!(item, Item::Reasoning { .. }) {
+                    self.losses.drop(path(i), "thinking is off");
+                }
+            }
+            for message in &mut self.messages {
+                message.reasoning_content = None;
+                message.reasoning = None;
+                message.reasoning_details.clear();
+            }
+        }
+    }
+
+    fn system(&mut self, i: usize, role: Role, parts: &'r [Part<'a>]) {
+        let text = self.text_of(i, "content", parts, None);
+        let dialect = self.target.dialect;
+        if text.is_empty() {
+            return;
+        }
+        if dialect.system_first {
+            if !self.messages.is_empty() {
+                self.losses.approximate(path(i), "the host takes system messages only at the front");
+            }
+            self.front.push(text);
+            return;
+        }
+        let name = match role {
+            Role::Developer if dialect.developer_role => "developer",
+            Role::Developer | Role::System | Role::User | Role::Assistant => "system",
+        };
+        self.messages.push(wire::Message::new(name, wire::Content::Text(text)));
+    }
+
+    fn push_user(&mut self, i: usize, content: wire::Content<'r>) {
+        let empty = match &content {
+            wire::Content::Null => true,
+            wire::Content::Text(text) => text.is_empty(),
+            wire::Content::Parts(parts) => parts.is_empty(),
+        };
+        if empty {
+            return;
+        }
+        if !self.target.dialect.user_after_tool && self.messages.last().is_some_and(|m| m.role == "tool") {
+            self.losses.approximate(path(i), "the host wants the assistant to speak between a tool and the user");
+            self.messages.push(wire::Message::new("assistant", wire::Content::Text(Cow::Borrowed(BRIDGE))));
+        }
+        self.messages.push(wire::Message::new("user", content));
+    }
+
+    fn orphan(&mut self, i: usize, parts: &'r [Part<'a>]) -> wire::Content<'r> {
+        const LEAD: &str = "Result of an earlier tool call:";
+        match self.user_content(i, "output", parts) {
+            wire::Content::Text(text) => wire::Content::Text(Cow::Owned(format!("{LEAD}\n{text}"))),
+            wire::Content::Parts(mut parts) => {
+                parts.insert(0, wire::ContentPart::Text { text: Cow::Borrowed(LEAD) });
+                wire::Content::Parts(parts)
+            }
+            wire::Content::Null => wire::Content::Null,
+        }
+    }
+
+    /// Text alone as a string, which every host takes; with pictures, as parts.
+    fn user_content(&mut self, i: usize, key: &str, parts: &'r [Part<'a>]) -> wire::Content<'r> {
+        let pictures = parts.iter().any(|part| matches!(part, Part::Image { .. }));
+        if !pictures || !self.target.accepts_images {
+            return wire::Content::Text(self.text_of(i, key, parts, Some(NO_PICTURE)));
+        }
+        let mut content = Vec::with_capacity(parts.len());
+        for (n, part) in parts.iter().enumerate() {
+            match part {
+                Part::Text(text) | Part::Refusal(text) => {
+                    content.push(wire::ContentPart::Text { text: Cow::Borrowed(text) });
+                }
+                Part::Image { url, detail } => content.push(picture(url, detail.as_deref())),
+                Part::Other { .. } => self.losses.drop(part_path(i, key, n), "this protocol has no such part"),
+            }
+        }
+        wire::Content::Parts(content)
+    }
+
+    /// The text of all parts, a line break between them. `picture`: what stands for a picture; `None`: nothing may.
+    fn text_of(&mut self, i: usize, key: &str, parts: &'r [Part<'a>], picture: Option<&'static str>) -> Cow<'r, str> {
+        let mut text: Cow<'r, str> = Cow::Borrowed("");
+        for (n, part) in parts.iter().enumerate() {
+            let piece = match part {
+                Part::Text(piece) | Part::Refusal(piece) => &**piece,
+                Part::Image { .. } => {
+                    if picture != Some(PICTURE_BELOW) {
+                        self.losses.drop(part_path(i, key, n), "the model takes no pictures here");
+                    }
+                    match picture {
+                        Some(words) => words,
+                        None => continue,
+                    }
+                }
+                Part::Other { .. } => {
+                    self.losses.drop(part_path(i, key, n), "this protocol has no such part");
+                    continue;
+                }
+            };
+            if text.is_empty() {
+                text = Cow::Borrowed(piece);
+            } else {
+                let text = text.to_mut();
+                text.push('\n');
+                text.push_str(piece);
+            }
+        }
+        text
+    }
+
+    /// Writes the turn, if one is open: the assistant's message, the results of its calls, their pictures.
+    fn close_turn(&mut self) -> Result<(), EncodeError> {
+        let turn = std::mem::take(&mut self.turn);
+        let request = self.request;
+        let mut text: Cow<'r, str> = Cow::Borrowed("");
+        for i in &turn.texts {
+            let Some(Item::Message { parts, .. }) = request.input.get(*i) else { continue };
+            let more = self.text_of(*i, "content", parts, None);
+            if text.is_empty() {
+                text = more;
+            } else if !more.is_empty() {
+                text = Cow::Owned(format!("{text}\n\n{more}"));
+            }
+        }
+        if text.is_empty() && turn.calls.is_empty() {
+            for i in turn.reasoning {
+                self.losses.drop(path(i), "thoughts without an answer");
+            }
+            return Ok(());
+        }
+        let mut message = wire::Message::new("assistant", wire::Content::Null);
+        self.restore_thoughts(&turn, &mut message, &mut text);
+        message.content = match text {
+            text if !text.is_empty() || !self.target.dialect.null_content => wire::Content::Text(text),
+            _ => wire::Content::Null,
+        };
+        for i in &turn.calls {
+            message.tool_calls.push(self.call(*i)?);
+        }
+        if self.target.dialect.signatures
+            && message.tool_calls.iter().all(|call| call.extra_content.is_none())
+            && let Some(first) = message.tool_calls.first_mut()
+        {
+            // Only the first call of a step needs one.
+            first.extra_content = Some(raw(NO_SIGNATURE)?);
+        }
+        self.messages.push(message);
+        self.results(&turn.calls);
+        Ok(())
+    }
+
+    fn call(&mut self, i: usize) -> Result<wire::ToolCall<'r>, EncodeError> {
+        let Some(Item::Call { call_id, tool, input }) = self.request.input.get(i) else {
+            return Err(EncodeError::Unsupported { path: path(i), why: "is no call".into() });
+        };
+        let arguments = match tool.kind {
+            ToolKind::Custom => Cow::Owned(custom::wrap(input).map_err(cannot_write)?),
+            ToolKind::Function | ToolKind::ToolSearch if input.trim().is_empty() => Cow::Borrowed("{}"),
+            ToolKind::Function | ToolKind::ToolSearch => {
+                let is_object =
+                    input.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(input).is_ok();
+                if is_object {
+                    Cow::Borrowed(&**input)
+                } else {
+                    // Servers that render history through a template parse arguments, and refuse the whole request.
+                    self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
+                    Cow::Owned(custom::wrap(input).map_err(cannot_write)?)
+                }
+            }
+        };
+        Ok(wire::ToolCall {
+            id: self.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default(),
+            kind: "function",
+            function: wire::FunctionCall {
+                name: self.names.wire_name(tool).unwrap_or(&tool.name).to_owned(),
+                arguments,
+            },
+            extra_content: self.extras.get(&**call_id).copied(),
+        })
+    }
+
+    fn results(&mut self, calls: &[usize]) {
+        let request = self.request;
+        let mut pictures = Vec::new();
+        let mut pictures_of = None;
+        for i in calls {
+            let Some((id, output)) = self.calls.get(i).cloned() else { continue };
+            let output = output.and_then(|o| Some((o, request.input.get(o)?)));
+            let text = match output {
+                Some((o, Item::Output { parts, .. })) => {
+                    let shown = self.target.accepts_images;
+                    let text = self.text_of(o, "output", parts, Some(if shown { PICTURE_BELOW } else { NO_PICTURE }));
+                    for (n, part) in parts.iter().enumerate() {
+                        if let Part::Image { url, detail } = part
+                            && shown
+                        {
+                            self.losses.approximate(part_path(o, "output", n), "shown in a message behind the results");
+                            pictures.push(picture(url, detail.as_deref()));
+                            pictures_of = Some(o);
+                        }
+                    }
+                    if text.is_empty() { Cow::Borrowed(EMPTY_RESULT) } else { text }
+                }
+                Some(_) | None => {
+                    self.losses.approximate(path(*i), "it has no result, so one is made up that says so");
+                    Cow::Borrowed(NO_RESULT)
+                }
+            };
+            let mut message = wire::Message::new("tool", wire::Content::Text(text));
+            message.tool_call_id = Some(id);
+            self.messages.push(message);
+        }
+        if let Some(o) = pictures_of {
+            pictures.insert(0, wire::ContentPart::Text { text: Cow::Borrowed(PICTURES) });
+            self.push_user(o, wire::Content::Parts(pictures));
+        }
+    }
+
+    /// Puts the turn's thoughts where the host wants them.
+    fn restore_thoughts(&mut self, turn: &Turn, message: &mut wire::Message<'r>, content: &mut Cow<'r, str>) {
+        let dialect = self.target.dialect;
+        let request = self.request;
+        let wanted = dialect.thoughts_on == ThoughtsOn::All || !turn.calls.is_empty();
+        let required = dialect.thoughts_required && !turn.calls.is_empty();
+        let mut field = None;
+        let mut tag = 0;
+        let mut text: Option<Cow<'r, str>> = None;
+        let mut details: Vec<&'r RawValue> = Vec::new();
+        for i in &turn.reasoning {
+            let Some(Item::Reasoning { summary, content, opaque }) = request.input.get(*i) else { continue };
+            let mut used = false;
+            if let Some(stored) = self.stored.get(i).filter(|_| wanted && dialect.thoughts_back != ThoughtsBack::Never)
+            {
+                field = field.or(Some(stored.field));
+                tag = stored.tag;
+                details.extend(&stored.details);
+                if let Some(more) = &stored.text {
+                    append(&mut text, more.clone());
+                }
+                used = stored.text.is_some() || !stored.details.is_empty();
+                used |= !stored.calls.is_empty();
+            } else if required {
+                let shown = if content.is_empty() { summary } else { content };
+                for piece in shown.iter().filter(|piece| !piece.is_empty()) {
+                    append(&mut text, Cow::Borrowed(&**piece));
+                    used = true;
+                }
+                if used {
+                    self.losses.approximate(path(*i), "the thoughts as they were shown stand for those that were had");
+                }
+            }
+            if used {
+                continue;
+            }
+            let why = match opaque {
+                Some(opaque) if opaque.origin != self.target.origin => "thoughts of another provider or model",
+                Some(_) if !wanted => "the host ignores thoughts of finished answers",
+                Some(_) | None => "the host takes no such thoughts back",
+            };
+            // Signatures go back on their calls, whatever becomes of the text.
+            if !self.stored.get(i).is_some_and(|s| s.text.is_none() && s.details.is_empty() && !s.calls.is_empty()) {
+                self.losses.drop(path(*i), why);
+            }
+        }
+        if required && text.is_none() {
+            self.thoughts_missing = self.thoughts_missing.or(turn.calls.first().copied());
+        }
+        let text = text.filter(|text| !text.is_empty() || required);
+        let field = match dialect.thoughts_back {
+            ThoughtsBack::Never => return,
+            ThoughtsBack::ReasoningContent => Field::ReasoningContent,
+            ThoughtsBack::Reasoning => Field::Reasoning,
+            ThoughtsBack::Details if details.is_empty() => Field::Tags,
+            ThoughtsBack::AsReceived if details.is_empty() => field.unwrap_or_default(),
+            ThoughtsBack::Details | ThoughtsBack::AsReceived => Field::Details,
+        };
+        match field {
+            Field::ReasoningContent => message.reasoning_content = text,
+            Field::Reasoning => message.reasoning = text,
+            Field::Details => message.reasoning_details = details,
+            Field::Tags => {
+                if let Some(text) = text {
+                    let (opening, closing) = TAGS.get(tag).copied().unwrap_or(TAGS[0]);
+                    *content = Cow::Owned(format!("{opening}\n{text}\n{closing}\n\n{content}"));
+                }
+            }
+        }
+    }
+}
+
+fn append<'r>(text: &mut Option<Cow<'r, str>>, more: Cow<'r, str>) {
+    match text {
+        Some(text) if !text.is_empty() => text.to_mut().push_str(&more),
+        Some(_) | None => *text = Some(more),
+    }
+}
+
+fn picture<'r>(url: &'r str, detail: Option<&'r str>) -> wire::ContentPart<'r> {
+    // This protocol knows three; `original` is the newest of the other API.
+    let detail = detail.map(|d| if matches!(d, "auto" | "low" | "high") { d } else { "high" });
+    wire::ContentPart::ImageUrl { image_url: wire::ImageUrl { url, detail } }
+}
+
+fn path(item: usize) -> String {
+    format!("input[{item}]")
+}
+
+fn part_path(item: usize, key: &str, part: usize) -> String {
+    format!("input[{item}].{key}[{part}]")
+}
+
+/// A call's id in the host's shape, made from the client's id alone, so that it is the same in every request.
+fn wire_id(id: &str, shape: CallIds) -> String {
+    let fits = match shape {
+        CallIds::Any => true,
+        CallIds::UpTo(bytes_max) => id.len() <= bytes_max,
+        CallIds::Alnum9 => id.len() == 9 && id.bytes().all(|b| b.is_ascii_alphanumeric()),
+    };
+    if fits {
+        return id.to_owned();
+    }
+    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut hash = fnv1a(id.as_bytes(), 0);
+    let mut short = String::new();
+    for _ in 0..9 {
+        short.push(char::from(ALPHABET[(hash % 62) as usize]));
+        hash /= 62;
+    }
+    match shape {
+        CallIds::Any | CallIds::Alnum9 => short,
+        CallIds::UpTo(_) => format!("call_{short}"),
+    }
+}
