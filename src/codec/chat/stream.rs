@@ -150,6 +150,12 @@ impl StreamDecoder {
         self.chunk(&chunk, out)
     }
 
+    /// Takes a body that came whole although a stream was asked for: a `chat.completion` object, the same in an envelope,
+    /// an error object, a web page, or a stream under a wrong content type. Then call [`Self::finish`].
+    pub fn feed_whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        whole(self, body, out)
+    }
+
     /// True once `[DONE]` was seen; nothing of worth follows.
     pub fn done(&self) -> bool {
         self.done
