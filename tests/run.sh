@@ -51,11 +51,12 @@ else
     echo "skipped cargo deny (advisories): the advisory database cannot be reached from here"
 fi
 
+rm -f target/fault-table.md
 timeout 1800 cargo test --locked --no-fail-fast </dev/null 2>&1 | tee "$out/cargo"
 count "cargo test" "${PIPESTATUS[0]}" "$out/cargo" 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p'
 if [ -f target/fault-table.md ]; then echo "The fault table is in target/fault-table.md."; fi
 
-timeout 300 "$OPENAI_PYTHON" tests/openai_parse.py </dev/null 2>&1 | tee "$out/openai"
+timeout 300 "$OPENAI_PYTHON" tests/openai_parse.py </dev/null 2>&1 | tee "$out/openai" | sed 's/^/  /'
 count "openai package" "${PIPESTATUS[0]}" "$out/openai" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
 
 if [ ${#failures[@]} -gt 0 ]; then printf 'failed: %s\n' "${failures[@]}"; fi
