@@ -17,4 +17,5 @@ mod config;
 mod ctl;
 mod faults;
 mod harness;
+mod openai;
 mod requests;
