@@ -655,9 +655,8 @@ fn write_usage(out: &mut Vec<u8>, usage: &Usage) {
     write_member(out, "input_tokens", &usage.input);
     out.extend_from_slice(b",\"input_tokens_details\":{");
     write_member(out, "cached_tokens", &usage.cached);
-    if usage.cache_write > 0 {
-        write_next(out, "cache_write_tokens", &usage.cache_write);
-    }
+    // Always: the official openai package requires it.
+    write_next(out, "cache_write_tokens", &usage.cache_write);
     out.push(b'}');
     write_next(out, "output_tokens", &usage.output);
     out.extend_from_slice(b",\"output_tokens_details\":{");
