@@ -27,7 +27,7 @@ use codex_proxy::{
 };
 use proptest::prelude::*;
 
-fn target(dialect: &str) -> Target {
+pub(crate) fn target(dialect: &str) -> Target {
     Target {
         origin: Origin::new("p", "model"),
         model: "model".into(),
@@ -60,15 +60,15 @@ fn names(target: &Target) -> Names {
     encode_request(&request, target).unwrap().names
 }
 
-struct Case {
-    name: String,
-    dir: PathBuf,
-    dialect: String,
-    body: Vec<u8>,
-    whole: bool,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) dialect: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) whole: bool,
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/streams/chat");
     let mut cases: Vec<Case> = fs::read_dir(root)
         .unwrap()
@@ -87,7 +87,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Decodes a stream that comes in these pieces, as `proxy/exchange.rs` does.
-fn decode(target: &Target, pieces: &[&[u8]]) -> (Vec<Event>, u64) {
+pub(crate) fn decode(target: &Target, pieces: &[&[u8]]) -> (Vec<Event>, u64) {
     let mut decoder = StreamDecoder::new(target, names(target), "seed", 400);
     let mut framer = Framer::default();
     let mut events = Vec::new();
@@ -108,7 +108,7 @@ fn decode(target: &Target, pieces: &[&[u8]]) -> (Vec<Event>, u64) {
     (events, skipped)
 }
 
-fn decode_case(case: &Case) -> (Vec<Event>, u64) {
+pub(crate) fn decode_case(case: &Case) -> (Vec<Event>, u64) {
     let target = target(&case.dialect);
     if case.whole {
         (decode_whole(&target, names(&target), "seed", 400, &case.body), 0)

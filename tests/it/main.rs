@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod codec_chat;
 mod codex;
 mod config;
