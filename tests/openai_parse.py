@@ -59,6 +59,10 @@ def joined_text(events):
     return "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
 
 
+# The API gives this code and Codex acts on it; the package's list of codes does not have it and passes it on as text.
+CODE_BEYOND = (("response", "error", "code"), "context_length_exceeded")
+
+
 def check_events(body):
     """Strictly: every event is of a type the package declares, complete, and numbered in order."""
     events = list(frames(body))
@@ -68,7 +72,10 @@ def check_events(body):
         try:
             model.model_validate(event, strict=True)
         except pydantic.ValidationError as error:
-            wrong = {(".".join(map(str, e["loc"])), e["type"]) for e in error.errors()}
+            wrong = {(".".join(map(str, e["loc"])), e["type"]) for e in error.errors()
+                     if (e["loc"], e["input"]) != CODE_BEYOND}
+            if not wrong:
+                continue
             raise AssertionError(f"{event['type']}: {sorted(wrong)[:12]}") from None
     numbers = [event["sequence_number"] for event in events]
     assert numbers == list(range(len(numbers))), f"sequence numbers {numbers}"

@@ -15,7 +15,10 @@ use codex_proxy::{
     codec::seal::Sealer,
     config::{self, Layers, settings::Settings},
     host::{cataloguefile, paths::Paths, secretfile},
-    proxy::{catalogue, serve, service::Service},
+    proxy::{
+        catalogue, serve,
+        service::{Prompt, Service},
+    },
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -120,7 +123,7 @@ async fn proxy(arguments: &Arguments, layers: &Layers, settings: Settings, paths
     let key = secretfile::load_or_create(&paths.state, secretfile::OPAQUE_KEY)
         .or_else(|error| in_memory("opaque.key", &error))?;
     say_what_is_lacking(&settings);
-    let service = Arc::new(Service::new(settings, token, Sealer::new(key.bytes()), base_instructions(paths)));
+    let service = Arc::new(Service::new(settings, token, Sealer::new(key.bytes()), prompt(paths)));
     announce(address);
     let reloading = tokio::spawn(reload_on(reload, Arc::clone(&service), layers.clone()));
     serve::serve(service, listener, stop).await;
@@ -135,13 +138,16 @@ fn in_memory(name: &str, error: &io::Error) -> Result<secretfile::Secret32, Stop
     secretfile::Secret32::random().map_err(|error| Stop::new(UNFORESEEN, error))
 }
 
-fn base_instructions(paths: &Paths) -> String {
+fn prompt(paths: &Paths) -> Prompt {
+    let own = || Prompt { base_instructions: catalogue::BASE_INSTRUCTIONS.to_owned(), hidden_models: Vec::new() };
     match cataloguefile::load(&paths.state) {
-        Ok(Some(stored)) => stored.base_instructions,
-        Ok(None) => catalogue::BASE_INSTRUCTIONS.to_owned(),
+        Ok(Some(stored)) => {
+            Prompt { base_instructions: stored.base_instructions, hidden_models: stored.built_in_models }
+        }
+        Ok(None) => own(),
         Err(error) => {
             warn!(codex_error = %error, "cannot read the stored catalogue, giving Codex the built-in system prompt");
-            catalogue::BASE_INSTRUCTIONS.to_owned()
+            own()
         }
     }
 }

@@ -143,13 +143,13 @@ impl<'i, 'a> Since<'i, 'a> {
     }
 
     fn output_of(&self, wanted: impl Fn(&ToolRef<'_>, &str) -> bool) -> Option<String> {
-        let id = self.0.iter().find_map(|item| match item {
-            Item::Call { call_id, tool, input } if wanted(tool, input) => Some(call_id),
-            _ => None,
+        let id = self.0.iter().find_map(|item| {
+            let Item::Call { call_id, tool, input } = item else { return None };
+            wanted(tool, input).then_some(call_id)
         })?;
-        self.0.iter().find_map(|item| match item {
-            Item::Output { call_id, parts, .. } if call_id == id => Some(text_of(parts)),
-            _ => None,
+        self.0.iter().find_map(|item| {
+            let Item::Output { call_id, parts, .. } = item else { return None };
+            (call_id == id).then(|| text_of(parts))
         })
     }
 
@@ -283,15 +283,13 @@ mod tests {
         assert_eq!(events, answer(&decoded.request), "the same conversation gets the same answer");
         let mut lines: Vec<String> = Vec::new();
         for event in events {
-            match event {
-                Event::ItemOpen { kind: ItemKind::Message { .. }, .. } => lines.push(String::new()),
-                Event::ItemOpen { kind: ItemKind::Call { call_id, tool }, .. } => {
-                    lines.push(format!("{call_id} {} ", tool.name));
-                }
-                Event::Text { delta, .. } | Event::CallArguments { delta, .. } => {
-                    lines.last_mut().unwrap().push_str(&delta);
-                }
-                _ => {}
+            if let Event::ItemOpen { kind, .. } = event {
+                lines.push(match kind {
+                    ItemKind::Message { .. } | ItemKind::Reasoning => String::new(),
+                    ItemKind::Call { call_id, tool } => format!("{call_id} {} ", tool.name),
+                });
+            } else if let Event::Text { delta, .. } | Event::CallArguments { delta, .. } = event {
+                lines.last_mut().unwrap().push_str(&delta);
             }
         }
         lines

@@ -134,6 +134,7 @@ async fn begin(
 ) -> Result<Source, Failure> {
     let mut rounds = 1;
     let mut at = 0;
+    let mut keys_read_anew = 0;
     loop {
         let hop = &hops[at];
         story.tries(hop);
@@ -142,6 +143,12 @@ async fn begin(
             Err(failure) => failure,
         };
         story.attempt_failed(hop, &failure);
+        if failure.kind == FailureKind::Credentials && keys_read_anew < hops.len() {
+            keys_read_anew += 1;
+            if line.during(live.key_changed(hop)).await? {
+                continue;
+            }
+        }
         let progress = Progress {
             rounds,
             elsewhere: at + 1 < hops.len(),

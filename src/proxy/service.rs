@@ -38,7 +38,7 @@ pub struct Service {
     token: Secret32,
     sealer: Sealer,
     counters: Counters,
-    base_instructions: String,
+    prompt: Prompt,
     began: Instant,
     draining: watch::Sender<bool>,
     closing: watch::Sender<bool>,
@@ -61,8 +61,9 @@ pub struct Live {
 }
 
 impl Live {
-    fn new(settings: Settings, base_instructions: &str) -> Self {
-        let models_body = catalogue::models_body(&route::catalogue_entries(&settings), base_instructions);
+    fn new(settings: Settings, prompt: &Prompt) -> Self {
+        let entries = route::catalogue_entries(&settings);
+        let models_body = catalogue::models_body_hiding(&entries, &prompt.base_instructions, &prompt.hidden_models);
         let models_etag =
             HeaderValue::from_str(&catalogue::etag(&models_body)).unwrap_or_else(|_| HeaderValue::from_static("\"0\""));
         Self {
@@ -142,13 +143,31 @@ impl Live {
         Ok(headers)
     }
 
-    /// Forgets a key that a provider refused, so that the next request reads it anew.
-    pub fn forget_key(&self, hop: &Hop) {
+    /// Reads a refused key anew. True if it is another one now: it was replaced where it is kept, and is worth a try.
+    pub async fn key_changed(&self, hop: &Hop) -> bool {
         let account = hop.account.and_then(|at| self.settings.providers.get(&hop.provider)?.accounts.get(at));
-        if let Some(account) = account {
-            self.keys.forget(&hop.provider, &account.name);
+        let Some(account) = account else { return false };
+        let refused = self.keys.get(&hop.provider, &account.name);
+        self.keys.forget(&hop.provider, &account.name);
+        match account.key.resolve(&self.surroundings).await {
+            Ok(key) => {
+                let changed = refused.is_some_and(|refused| refused != key);
+                self.keys.put(&hop.provider, &account.name, key);
+                changed
+            }
+            // The next request finds out, and says, that there is no key.
+            Err(_) => false,
         }
     }
+}
+
+/// What the catalogue says beside the models.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// The system prompt that Codex is to use.
+    pub base_instructions: String,
+    /// The client's own models, which nobody here serves: hidden from its picker.
+    pub hidden_models: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -170,14 +189,14 @@ struct HealthRoute<'a> {
 }
 
 impl Service {
-    /// A service that has not begun to serve. `base_instructions` is the system prompt the catalogue gives to Codex.
-    pub fn new(settings: Settings, token: Secret32, sealer: Sealer, base_instructions: String) -> Self {
+    /// A service that has not begun to serve.
+    pub fn new(settings: Settings, token: Secret32, sealer: Sealer, prompt: Prompt) -> Self {
         Self {
-            live: Mutex::new(Arc::new(Live::new(settings, &base_instructions))),
+            live: Mutex::new(Arc::new(Live::new(settings, &prompt))),
             token,
             sealer,
             counters: Counters::default(),
-            base_instructions,
+            prompt,
             began: Instant::now(),
             draining: watch::Sender::new(false),
             closing: watch::Sender::new(false),
@@ -191,7 +210,7 @@ impl Service {
 
     /// Puts other settings in force for requests to come.
     pub fn reload(&self, settings: Settings) {
-        let live = Arc::new(Live::new(settings, &self.base_instructions));
+        let live = Arc::new(Live::new(settings, &self.prompt));
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
     }
 

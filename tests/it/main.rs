@@ -18,5 +18,6 @@ mod config;
 mod ctl;
 mod faults;
 mod harness;
+mod http;
 mod openai;
 mod requests;
