@@ -167,14 +167,14 @@ fn transport_failure(error: &reqwest::Error, host: &str) -> Failure {
         deepest = here.to_string();
         tls |= here.is::<rustls::Error>() || deepest.starts_with("tls handshake");
         dns |= deepest.starts_with("dns error") || deepest.starts_with("failed to lookup address");
+        cause = here.source();
         if let Some(io) = here.downcast_ref::<std::io::Error>() {
             io_kind = Some(io.kind());
-            // An I/O error that wraps another is looked into as well: rustls hides there.
+            // What an I/O error wraps is not its source but itself: rustls hides there.
             if let Some(inner) = io.get_ref() {
-                tls |= inner.is::<rustls::Error>();
+                cause = Some(inner);
             }
         }
-        cause = here.source();
     }
     let deepest: String = deepest.chars().take(200).collect();
     let (kind, message) = if dns {

@@ -1,6 +1,6 @@
 //! `codex-proxyctl` as it is run: the built program, with a home of its own.
 //!
-//! The tests against the real client take its path from `CODEX_BIN` and say so when they are skipped.
+//! The tests against the real client say so when they are skipped.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests, which the lints do not know as such")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,6 +15,8 @@ use codex_proxy::host::cataloguefile;
 use codex_proxy::model::demo;
 use codex_proxy::proxy::catalogue::{self, Entry};
 use serde_json::{Value, json};
+
+use crate::support::codex_bin;
 
 /// A user's home: `HOME`, `XDG_STATE_HOME` and `CODEX_HOME` below one temporary directory.
 struct Home(tempfile::TempDir);
@@ -81,15 +83,6 @@ impl Done {
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
-}
-
-/// The real client, or a word that the test is skipped.
-fn codex_bin(test: &str) -> Option<PathBuf> {
-    let found = std::env::var_os("CODEX_BIN").map(PathBuf::from);
-    if found.is_none() {
-        eprintln!("SKIPPED {test}: CODEX_BIN does not name a Codex client");
-    }
-    found
 }
 
 fn mode(path: &Path) -> u32 {
@@ -464,7 +457,7 @@ fn a_client_that_gives_no_prompt_is_named() {
 
 #[test]
 fn the_prompt_comes_from_the_real_client() {
-    let Some(codex) = codex_bin("the_prompt_comes_from_the_real_client") else { return };
+    let Some(codex) = codex_bin() else { return };
     let home = Home::new();
     let done = home.ctl(&["catalogue", "refresh", "--codex", codex.to_str().unwrap()]);
     assert_eq!(done.code, Some(0), "{done:?}");
@@ -482,7 +475,7 @@ const QUIET: &str = "check_for_update_on_startup = false\nweb_search = \"disable
 
 #[test]
 fn the_real_client_edits_the_file_in_between_and_starts_before_and_after() {
-    let Some(codex) = codex_bin("the_real_client_edits_the_file_in_between_and_starts_before_and_after") else {
+    let Some(codex) = codex_bin() else {
         return;
     };
     for text in [QUIET.to_owned(), format!("# mine\nmodel = \"gpt-5.5\" # best\n{QUIET}# end")] {
@@ -511,7 +504,7 @@ fn the_real_client_edits_the_file_in_between_and_starts_before_and_after() {
 
 #[test]
 fn a_tuned_provider_that_restore_leaves_does_not_keep_the_real_client_from_starting() {
-    let Some(codex) = codex_bin("a_tuned_provider_that_restore_leaves…") else { return };
+    let Some(codex) = codex_bin() else { return };
     let home = Home::new();
     home.write_config(QUIET);
     home.ctl(&["setup", "--default", "--model", "work"]);
@@ -524,7 +517,7 @@ fn a_tuned_provider_that_restore_leaves_does_not_keep_the_real_client_from_start
 
 #[test]
 fn the_real_client_takes_the_catalogue_live_and_without_a_warning() {
-    let Some(codex) = codex_bin("the_real_client_takes_the_catalogue_live_and_without_a_warning") else { return };
+    let Some(codex) = codex_bin() else { return };
     let entries = [
         Entry {
             slug: "work".to_owned(),
@@ -593,7 +586,7 @@ fn the_real_client_takes_the_catalogue_live_and_without_a_warning() {
 
 #[test]
 fn the_real_client_applies_the_demos_patch() {
-    let Some(codex) = codex_bin("the_real_client_applies_the_demos_patch") else { return };
+    let Some(codex) = codex_bin() else { return };
     let home = Home::new();
     home.write_config(QUIET);
     let body = catalogue::models_body(

@@ -21,3 +21,4 @@ mod harness;
 mod http;
 mod openai;
 mod requests;
+mod tls;

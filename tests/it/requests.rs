@@ -11,9 +11,10 @@ use codex_proxy::{
         responses::request::{Decoded, decode_request},
         seal::Sealer,
     },
-    model::request::{Loss, Origin},
+    model::request::{Loss, LossAction, Opaque, Origin},
 };
-use serde_json::Value;
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use crate::support::golden::{Differences, cases};
 
@@ -60,4 +61,187 @@ fn requests_are_said_as_kept_and_losses_are_listed() {
         differences.compare(&case.join("losses.txt"), &all);
     }
     differences.none();
+}
+
+/// A conversation as JSON items, with the markers that stand in it in order. A marker is text found nowhere else.
+#[derive(Debug, Clone)]
+struct Conversation {
+    items: Vec<Value>,
+    /// Path of the item or part, and the marker.
+    markers: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+enum Turn {
+    User { image: bool },
+    Developer,
+    Assistant { phase: bool },
+    Thoughts { sealed: bool },
+    Calls { count: usize, custom: bool, answered: usize, interrupted: bool },
+    Orphan,
+    Search,
+    Hosted,
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let turn = prop_oneof![
+        any::<bool>().prop_map(|image| Turn::User { image }),
+        Just(Turn::Developer),
+        any::<bool>().prop_map(|phase| Turn::Assistant { phase }),
+        any::<bool>().prop_map(|sealed| Turn::Thoughts { sealed }),
+        (1..4_usize, any::<bool>(), 0..4_usize, any::<bool>())
+            .prop_map(|(count, custom, answered, interrupted)| Turn::Calls { count, custom, answered, interrupted }),
+        Just(Turn::Orphan),
+        Just(Turn::Search),
+        Just(Turn::Hosted),
+    ];
+    proptest::collection::vec(turn, 0..10)
+}
+
+fn conversation(turns: &[Turn], sealer: &Sealer) -> Conversation {
+    let mut talk = Conversation { items: Vec::new(), markers: Vec::new() };
+    let mut call = 0;
+    for turn in turns {
+        let mark = |talk: &mut Conversation, within: &str| {
+            let marker = format!("<m{:03}>", talk.markers.len());
+            talk.markers.push((format!("input[{}]{within}", talk.items.len()), marker.clone()));
+            marker
+        };
+        match turn {
+            Turn::User { image } => {
+                let text = mark(&mut talk, ".content[0]");
+                let mut parts = vec![json!({"type": "input_text", "text": text})];
+                if *image {
+                    let url = format!("https://example.invalid/{}", mark(&mut talk, ".content[1]"));
+                    parts.push(json!({"type": "input_image", "image_url": url}));
+                }
+                talk.items.push(json!({"role": "user", "content": parts}));
+            }
+            Turn::Developer => {
+                let text = mark(&mut talk, "");
+                talk.items.push(json!({"type": "message", "role": "developer", "content": text}));
+            }
+            Turn::Assistant { phase } => {
+                let text = mark(&mut talk, "");
+                let phase = if *phase { json!("commentary") } else { Value::Null };
+                let content = json!([{"type": "output_text", "text": text}]);
+                talk.items.push(json!({"type": "message", "role": "assistant", "phase": phase, "content": content}));
+            }
+            Turn::Thoughts { sealed } => {
+                let text = mark(&mut talk, "");
+                let opaque = Opaque { origin: Origin::new("elsewhere", "other"), value: "x".to_owned() };
+                let blob = if *sealed { json!(sealer.seal(&opaque, [1; 24])) } else { Value::Null };
+                let summary = json!([{"type": "summary_text", "text": text}]);
+                talk.items.push(json!({"type": "reasoning", "summary": summary, "encrypted_content": blob}));
+            }
+            Turn::Calls { count, custom, answered, interrupted } => {
+                let ids: Vec<String> = (0..*count).map(|n| format!("call_{}", call + n)).collect();
+                call += count;
+                for id in &ids {
+                    let text = mark(&mut talk, "");
+                    talk.items.push(if *custom {
+                        json!({"type": "custom_tool_call", "call_id": id, "name": "patch", "input": text})
+                    } else {
+                        json!({"type": "function_call", "call_id": id, "name": "run", "arguments": json!({"cmd": text}).to_string()})
+                    });
+                }
+                if *interrupted {
+                    let text = mark(&mut talk, "");
+                    talk.items.push(json!({"role": "user", "content": text}));
+                }
+                for id in ids.iter().take(*answered) {
+                    let text = mark(&mut talk, "");
+                    let kind = if *custom { "custom_tool_call_output" } else { "function_call_output" };
+                    talk.items.push(json!({"type": kind, "call_id": id, "output": text}));
+                }
+            }
+            Turn::Orphan => {
+                let text = mark(&mut talk, "");
+                talk.items.push(json!({"type": "function_call_output", "call_id": "nobodys", "output": text}));
+            }
+            Turn::Search => {
+                let text = mark(&mut talk, "");
+                let id = format!("search_{call}");
+                call += 1;
+                talk.items.push(json!({"type": "tool_search_call", "call_id": id, "arguments": {"query": text}}));
+                let found =
+                    json!([{"type": "function", "name": format!("found_{call}"), "parameters": {"type": "object"}}]);
+                talk.items.push(json!({"type": "tool_search_output", "call_id": id, "tools": found}));
+            }
+            Turn::Hosted => {
+                let text = mark(&mut talk, "");
+                talk.items.push(json!({"type": "web_search_call", "action": {"type": "search", "query": text}}));
+            }
+        }
+    }
+    talk
+}
+
+/// The messages of a chat body must satisfy what every host demands of them.
+fn check_pairing(messages: &[Value]) {
+    let mut open: Vec<&str> = Vec::new();
+    for message in messages {
+        if message["role"] == "tool" {
+            let id = message["tool_call_id"].as_str().unwrap();
+            let at = open
+                .iter()
+                .position(|o| *o == id)
+                .unwrap_or_else(|| panic!("{id} answers no open call: {messages:#?}"));
+            open.remove(at);
+            continue;
+        }
+        assert!(open.is_empty(), "calls without results before the next message: {messages:#?}");
+        open = message["tool_calls"].as_array().into_iter().flatten().map(|c| c["id"].as_str().unwrap()).collect();
+    }
+    assert!(open.is_empty(), "calls without results at the end: {messages:#?}");
+}
+
+proptest! {
+    #[test]
+    fn what_was_said_arrives_once_or_is_listed_as_lost(turns in turns(), at in 0..TARGETS.len()) {
+        let sealer = Sealer::new(&[7; 32]);
+        let talk = conversation(&turns, &sealer);
+        let tools = json!([{"type": "function", "name": "run"}, {"type": "custom", "name": "patch"}, {"type": "tool_search"}]);
+        let body = json!({"model": "m", "input": talk.items, "tools": tools}).to_string();
+        let decoded = decode_request(body.as_bytes(), &sealer).unwrap();
+        let (dialect, model, images) = TARGETS[at];
+        let encoded = chat::encode_request(&decoded.request, &target(dialect, model, images)).unwrap();
+        let text = String::from_utf8(encoded.body).unwrap();
+        let said: Value = serde_json::from_str(&text).unwrap();
+        let lost: Vec<&str> =
+            encoded.losses.iter().chain(&decoded.losses).filter(|l| l.action == LossAction::Drop).map(|l| l.path.as_str()).collect();
+        for (path, marker) in &talk.markers {
+            let times = text.matches(marker.as_str()).count();
+            let item = path.split('.').next().unwrap();
+            let listed = lost.iter().any(|l| l == path || *l == item || l.starts_with(&format!("{item}.")));
+            prop_assert!(times == 1 || (times == 0 && listed), "{marker} of {path} stands {times} times; lost: {lost:?}\n{text}");
+        }
+        check_pairing(said["messages"].as_array().unwrap());
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(
+        case in any::<prop::sample::Index>(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 0..8),
+    ) {
+        let cases = cases("requests");
+        let mut body = fs::read(cases[case.index(cases.len())].join("responses.json")).unwrap();
+        for (at, byte, how) in changes {
+            let at = at.index(body.len());
+            match how {
+                0 => body[at] = byte,
+                1 => drop(body.drain(at..(at + usize::from(byte)).min(body.len() - 1))),
+                _ => body.insert(at, byte),
+            }
+        }
+        let sealer = Sealer::new(&[7; 32]);
+        if let Ok(decoded) = decode_request(&body, &sealer) {
+            for (dialect, model, images) in TARGETS {
+                if let Ok(encoded) = chat::encode_request(&decoded.request, &target(dialect, model, images)) {
+                    let said: Value = serde_json::from_slice(&encoded.body).unwrap();
+                    check_pairing(said["messages"].as_array().unwrap());
+                }
+            }
+        }
+    }
 }
