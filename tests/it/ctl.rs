@@ -1,7 +1,7 @@
 //! `codex-proxyctl` as it is run: the built program, with a home of its own.
 //!
 //! The tests against the real client say so when they are skipped.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests, which the lints do not know as such")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which the lints do not know as such")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -548,3 +548,23 @@ fn secrets_that_cannot_be_kept_live_in_memory() {
     child.wait().unwrap();
     assert_eq!(health.status, 200);
 }
+
+#[test]
+fn the_demonstration_runs_from_end_to_end() {
+    let proxy = demo();
+    let kept = proxy.home().join("kept");
+    let port = proxy.address().rsplit(':').next().unwrap();
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_codex-proxyctl"))
+        .args(["demo", "--port", port, "--keep"])
+        .arg(&kept)
+        .env_clear()
+        .envs(crate::support::quiet_env())
+        .envs(crate::support::proxy::isolated(proxy.home()))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{told}{}", String::from_utf8_lossy(&run.stderr));
+    let file = std::fs::read_to_string(kept.join("codex-proxy-demo.md")).unwrap();
+    assert!(file.starts_with("# codex-proxy works here\n"), "{file}");
+    assert!(told.contains("codex-proxyctl setup"), "it says what to do next: {told}");
+}
