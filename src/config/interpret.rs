@@ -18,7 +18,7 @@ use super::{
 /// A name in the catalogue and on the client's command line.
 const MODEL_NAME_BYTES_MAX: usize = 200;
 
-/// Rows of the fault table by letter (`design.md` §5).
+/// Rows of the watchdog's fault table: how many there are of each letter.
 const FAULTS: &[(char, u32)] = &[('A', 7), ('B', 10), ('C', 10), ('D', 6), ('E', 5)];
 
 /// What the files mean.

@@ -12,6 +12,7 @@
 mod support;
 
 mod answers;
+mod architecture;
 mod codec_chat;
 mod codex;
 mod config;

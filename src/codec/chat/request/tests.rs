@@ -1,3 +1,5 @@
+//! What becomes of requests: one small rule each, and laws over random conversations.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
