@@ -17,6 +17,7 @@ mod codec_chat;
 mod codex;
 mod config;
 mod ctl;
+mod exchange;
 mod faults;
 mod harness;
 mod http;

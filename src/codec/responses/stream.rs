@@ -37,7 +37,7 @@ pub struct Echo {
 impl Echo {
     /// Takes what is to be repeated.
     pub fn new(request: &Request<'_>, wire: &Body<'_>) -> Self {
-        let raw = |value: Option<&RawValue>, absent: &'static str| value.map_or(absent, RawValue::get).to_owned();
+        let raw = |value: Option<&RawValue>, absent: &'static str| value.map_or(absent.to_owned(), one_line);
         let reasoning = format!(
             r#"{{"effort":{},"summary":{}}}"#,
             json(&request.effort.as_deref()),
@@ -61,7 +61,7 @@ impl Echo {
             ("top_p", json(&request.top_p.unwrap_or(1.0))),
             ("truncation", raw(wire.truncation, r#""disabled""#)),
             ("user", json(&request.user.as_deref())),
-            ("metadata", request.metadata.map_or("{}", RawValue::get).to_owned()),
+            ("metadata", raw(request.metadata, "{}")),
         ];
         let mut text = String::new();
         for (key, value) in members {
@@ -620,7 +620,7 @@ fn write_call(out: &mut Vec<u8>, call_id: &str, tool: &ToolRef<'_>, input: &str,
             // The client takes an object here; text that is none becomes the query, so that it is searched for.
             let raw = serde_json::from_str::<&RawValue>(input).ok().filter(|raw| raw.get().starts_with('{'));
             match raw {
-                Some(raw) => out.extend_from_slice(raw.get().as_bytes()),
+                Some(raw) => out.extend_from_slice(one_line(raw).as_bytes()),
                 None if input.is_empty() => out.extend_from_slice(b"{}"),
                 None => {
                     out.push(b'{');
@@ -706,6 +706,11 @@ fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     if serde_json::to_writer(&mut *out, value).is_err() {
         out.extend_from_slice(b"null");
     }
+}
+
+/// JSON as it came, but for its line breaks: they would end an event's line. Inside strings JSON has none.
+fn one_line(raw: &RawValue) -> String {
+    raw.get().chars().filter(|c| !matches!(c, '\n' | '\r')).collect()
 }
 
 fn json<T: Serialize>(value: &T) -> String {

@@ -1,0 +1,42 @@
+//! One exchange over real sockets: timing of the stream, retries, keys, and what the client is told.
+
+use crate::support::chat::{Chat, say};
+use crate::support::http::{self, Answer};
+use crate::support::proxy::{Proxy, Setup};
+use crate::support::upstream::{Cut, Reply, Step, Upstream};
+use serde_json::{Value, json};
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+fn ask() -> Value {
+    json!({"model": "work", "stream": true, "input": "hello"})
+}
+
+/// Sends a body as it stands.
+fn post(proxy: &Proxy, body: &str) -> Answer {
+    let mut connection = TcpStream::connect(proxy.address()).unwrap();
+    let (address, token, length) = (proxy.address(), proxy.token(), body.len());
+    write!(
+        connection,
+        "POST /v1/responses HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\ncontent-length: \
+         {length}\r\nconnection: close\r\n\r\n{body}"
+    )
+    .unwrap();
+    http::read_answer(&mut BufReader::new(connection)).unwrap()
+}
+
+#[test]
+fn a_request_with_line_breaks_gives_events_of_one_line() {
+    let upstream = Upstream::start(|_| say("hello"));
+    let proxy = Setup::default().start(&upstream);
+    let body = json!({
+        "model": "work", "stream": true, "input": "hello", "metadata": {"a": "b"}, "tool_choice": "auto",
+        "text": {"format": {"type": "text"}},
+    });
+    for breaks in ["\n", "\r\n", "\r"] {
+        let pretty = serde_json::to_string_pretty(&body).unwrap().replace('\n', breaks);
+        let answer = post(&proxy, &pretty);
+        assert_eq!(answer.terminal()["response"]["metadata"], json!({"a": "b"}), "{breaks:?}");
+    }
+}
