@@ -443,6 +443,7 @@ impl Line {
                 encoder.start(&mut self.out);
             }
         }
+        self.pulse_at = Instant::now() + self.keepalive;
         self.flush();
     }
 
@@ -471,6 +472,10 @@ impl Line {
     }
 
     fn flush(&mut self) {
+        if self.out.is_empty() {
+            // Nothing was said, so the next keep-alive is due as it was.
+            return;
+        }
         let sequence = self.encoder.as_ref().map_or(0, StreamEncoder::sequence);
         self.reply.write_events(&self.out, sequence);
         self.out.clear();

@@ -40,3 +40,19 @@ fn a_request_with_line_breaks_gives_events_of_one_line() {
         assert_eq!(answer.terminal()["response"]["metadata"], json!({"a": "b"}), "{breaks:?}");
     }
 }
+
+#[test]
+fn an_upstream_that_only_says_it_lives_does_not_silence_the_stream() {
+    let upstream = Upstream::start(|_| {
+        let mut reply = Chat::new().text("half").open();
+        for _ in 0..30 {
+            reply = reply.frame(": still working\n\n").then(Step::Pause(Duration::from_millis(100)));
+        }
+        Chat::new().text(" whole").complete().frames().iter().fold(reply, Reply::frame).end()
+    });
+    let proxy = Setup { proxy: "keepalive_s = 1".to_owned(), ..Setup::default() }.start(&upstream);
+    let answer = proxy.responses(&ask());
+    answer.terminal();
+    let alive = answer.events().iter().filter(|event| event["type"] == "response.in_progress").count();
+    assert!(alive >= 3, "{alive} in three seconds: {}", answer.text());
+}

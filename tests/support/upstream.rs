@@ -67,6 +67,8 @@ pub enum Step {
     Send(Vec<u8>),
     /// Waits until the test opens the gate or the client leaves.
     Wait(Gate),
+    /// Waits so long, or until the client leaves.
+    Pause(Duration),
     /// Sends nothing more and keeps the connection until the client leaves.
     Stall,
     /// Resets the connection.
@@ -196,7 +198,7 @@ impl Reply {
         for step in self.steps {
             match step {
                 Step::Send(bytes) => steps.extend(bytes.chunks(size.max(1)).map(|part| Step::Send(part.to_vec()))),
-                Step::Wait(_) | Step::Stall | Step::Reset | Step::Close => steps.push(step),
+                Step::Wait(_) | Step::Pause(_) | Step::Stall | Step::Reset | Step::Close => steps.push(step),
             }
         }
         Self { steps }
@@ -434,6 +436,9 @@ fn play(mut connection: &TcpStream, shared: &Shared, index: usize, reply: Reply)
             Step::Send(bytes) => connection.write_all(&bytes)?,
             Step::Wait(gate) => {
                 events::wait(events::DEADLINE, || (gate.is_open() || left()).then_some(()));
+            }
+            Step::Pause(time) => {
+                events::wait(time, || left().then_some(()));
             }
             Step::Stall => {
                 events::wait(events::DEADLINE, || left().then_some(()));
