@@ -31,6 +31,9 @@ pub struct Progress {
     pub jitter: f64,
 }
 
+/// A shorter wait than this is a provider's rounding, not its wish.
+const ASKED_MIN: Duration = Duration::from_secs(1);
+
 /// Decides.
 pub fn next(failure: &Failure, progress: Progress) -> Next {
     // What the caller or this program got wrong is wrong everywhere; everything else may differ from place to place.
@@ -42,7 +45,11 @@ pub fn next(failure: &Failure, progress: Progress) -> Next {
     if progress.rounds >= failure.row().attempts_max {
         return Next::GiveUp;
     }
-    let pause = failure.retry_after.unwrap_or_else(|| backoff(failure.kind, progress.rounds, progress.jitter));
+    let pause = match failure.retry_after {
+        Some(asked) if asked >= ASKED_MIN => asked,
+        // "At once" comes from hosts that round down; believed, it would be a request every millisecond.
+        asked => backoff(failure.kind, progress.rounds, progress.jitter).max(asked.unwrap_or_default()),
+    };
     match progress.elapsed.checked_add(pause) {
         Some(at) if at < progress.deadline => Next::Again(pause),
         Some(_) | None => Next::GiveUp,
@@ -96,6 +103,12 @@ mod tests {
         let elsewhere = Progress { elsewhere: true, ..at(1, 0) };
         assert_eq!(next(&Failure::new(FailureKind::Credentials, ""), elsewhere), Next::Elsewhere);
         assert_eq!(next(&Failure::new(FailureKind::Caller, ""), elsewhere), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_wait_of_nothing_is_the_usual_wait() {
+        let failure = Failure::new(FailureKind::RateLimit, "").with_retry_after(Some(Duration::ZERO));
+        assert_eq!(next(&failure, at(3, 0)), next(&Failure::new(FailureKind::RateLimit, ""), at(3, 0)));
     }
 
     proptest! {

@@ -56,3 +56,15 @@ fn an_upstream_that_only_says_it_lives_does_not_silence_the_stream() {
     let alive = answer.events().iter().filter(|event| event["type"] == "response.in_progress").count();
     assert!(alive >= 3, "{alive} in three seconds: {}", answer.text());
 }
+
+#[test]
+fn a_wait_of_nothing_is_no_leave_to_hammer() {
+    for wait in ["0", "Thu, 01 Jan 1970 00:00:00 GMT"] {
+        let upstream =
+            Upstream::start(move |_| Reply::json_with(429, &[("retry-after", wait)], &json!({"error": "slow down"})));
+        let proxy = Setup { proxy: "retry_deadline_s = 3".to_owned(), ..Setup::default() }.start(&upstream);
+        let answer = proxy.responses(&ask());
+        assert_eq!(answer.status, 429);
+        assert!(upstream.count() <= 4, "{} requests within three seconds, retry-after {wait}", upstream.count());
+    }
+}
