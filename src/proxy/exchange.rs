@@ -133,10 +133,14 @@ async fn begin(
     story: &mut Story,
 ) -> Result<Source, Failure> {
     let mut rounds = 1;
+    let mut round: Vec<&Hop> = hops.iter().collect();
     let mut at = 0;
     let mut keys_read_anew = 0;
+    // Of this round: places that may do better later, and the last failure of one of them.
+    let mut again = Vec::new();
+    let mut hopeful = None;
     loop {
-        let hop = &hops[at];
+        let hop = round[at];
         story.tries(hop);
         let failure = match attempt(service, live, line, hop, request, story).await {
             Ok(source) => return Ok(source),
@@ -149,18 +153,32 @@ async fn begin(
                 continue;
             }
         }
+        let elsewhere = at + 1 < round.len();
+        let failure = if failure.row().attempts_max > 1 {
+            again.push(hop);
+            sooner(hopeful.take(), failure)
+        } else if elsewhere {
+            failure
+        } else {
+            // A place that cannot do better does not end the wait for one that can.
+            hopeful.take().unwrap_or(failure)
+        };
         let progress = Progress {
             rounds,
-            elsewhere: at + 1 < hops.len(),
+            elsewhere,
             elapsed: story.began.elapsed(),
             deadline: live.settings.proxy.retry_deadline,
             jitter: service.random_fraction(),
         };
         match retry::next(&failure, progress) {
-            Next::Elsewhere => at += 1,
+            Next::Elsewhere => {
+                hopeful = hopeful.or_else(|| (failure.row().attempts_max > 1).then_some(failure));
+                at += 1;
+            }
             Next::Again(pause) => {
                 line.during(sleep(pause)).await?;
                 rounds += 1;
+                round = mem::take(&mut again);
                 at = 0;
             }
             Next::GiveUp => return Err(failure),
@@ -219,6 +237,14 @@ async fn attempt(
                 _ => {}
             }
         }
+    }
+}
+
+/// Of two failures that waiting can mend, the one that is over first.
+fn sooner(before: Option<Failure>, now: Failure) -> Failure {
+    match before {
+        Some(before) if before.retry_after.is_some() && before.retry_after < now.retry_after => before,
+        Some(_) | None => now,
     }
 }
 

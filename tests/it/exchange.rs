@@ -68,3 +68,24 @@ fn a_wait_of_nothing_is_no_leave_to_hammer() {
         assert!(upstream.count() <= 4, "{} requests within three seconds, retry-after {wait}", upstream.count());
     }
 }
+
+#[test]
+fn an_account_whose_key_is_bad_does_not_end_the_wait_for_a_busy_one() {
+    let upstream = Upstream::start(|request| match (request.header("authorization"), request.index) {
+        (Some("Bearer busy"), 0) => {
+            Reply::json_with(429, &[("retry-after", "1")], &json!({"error": {"message": "slow down"}}))
+        }
+        (Some("Bearer busy"), _) => say("hello"),
+        _ => Reply::error(401, "invalid_request_error", "invalid_api_key", "no"),
+    });
+    let config = format!(
+        "[providers.up]\nbase_url = \"{}\"\ndialect = \"deepseek\"\naccounts = [{{ name = \"a\", key = {{ env = \
+         \"A\" }} }}, {{ name = \"b\", key = {{ env = \"B\" }} }}]\n[models.work]\nroutes = [\"up/m\"]\n",
+        upstream.base_url(),
+    );
+    let proxy = Proxy::start(&config, &[("A", "busy"), ("B", "refused")]);
+    let answer = proxy.responses(&ask());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    // The one that refused the key is not asked again.
+    upstream.exactly(3);
+}
