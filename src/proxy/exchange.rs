@@ -278,6 +278,8 @@ enum Form {
 
 /// An answer that is no stream may be this large.
 const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Once the host has said how the answer ended, only its usage is waited for: some never close the stream.
+const AFTER_END_TIME_MAX: Duration = Duration::from_secs(10);
 /// Bytes that may be read after the answer's end, so that the connection can serve the next request.
 const DRAIN_TIME_MAX: Duration = Duration::from_millis(20);
 
@@ -287,7 +289,9 @@ impl Source {
         let Some(answer) = &mut self.answer else {
             return self.finish(None);
         };
-        let chunk = match line.during(timeout(self.idle, answer.next())).await {
+        let over = self.decoder.as_ref().is_some_and(chat::StreamDecoder::end_announced);
+        let idle = if over { self.idle.min(AFTER_END_TIME_MAX) } else { self.idle };
+        let chunk = match line.during(timeout(idle, answer.next())).await {
             Ok(Ok(Ok(chunk))) => chunk,
             Ok(Ok(Err(failure))) | Err(failure) => return self.finish(Some(failure)),
             Ok(Err(_)) => {

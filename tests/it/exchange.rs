@@ -89,3 +89,13 @@ fn an_account_whose_key_is_bad_does_not_end_the_wait_for_a_busy_one() {
     // The one that refused the key is not asked again.
     upstream.exactly(3);
 }
+
+#[test]
+fn an_answer_that_has_announced_its_end_is_not_waited_for() {
+    let upstream = Upstream::start(|_| Chat::new().text("hello").finish("stop").open().then(Step::Stall));
+    let proxy = Setup::default().start(&upstream);
+    let began = Instant::now();
+    let answer = proxy.responses(&ask());
+    assert_eq!(answer.terminal()["type"], "response.completed");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}

@@ -156,6 +156,11 @@ impl StreamDecoder {
         whole(self, body, out)
     }
 
+    /// True once the host has said how the answer ended; only its usage may follow.
+    pub fn end_announced(&self) -> bool {
+        self.finish.is_some()
+    }
+
     /// True once `[DONE]` was seen; nothing of worth follows.
     pub fn done(&self) -> bool {
         self.done
