@@ -197,6 +197,7 @@ async fn attempt(
     story: &mut Story,
 ) -> Result<Source, Failure> {
     let headers = line.during(live.provider_headers(hop)).await??;
+    let secrets = Secrets::of(&headers);
     let encoded = chat::encode_request(request, &hop.target).map_err(|error| {
         Failure::new(FailureKind::Caller, format!("{} cannot be asked this: {error}.", hop.label()))
     })?;
@@ -212,7 +213,7 @@ async fn attempt(
         let retry_after = answer.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let body = line.during(answer.error_body()).await?;
         let failure = chat::decode_error(status, retry_after.as_deref(), &body, SystemTime::now());
-        return Err(named(failure, hop.label()));
+        return Err(named(secrets.hide(failure), hop.label()));
     }
     let decoder = chat::StreamDecoder::new(&hop.target, encoded.names, &line.identity.stem, input_bytes);
     let mut source = Source {
@@ -224,6 +225,7 @@ async fn attempt(
         form: Form::Unknown,
         skipped: 0,
         label: hop.label().to_owned(),
+        secrets,
     };
     let mut looked_at = 0;
     loop {
@@ -264,6 +266,30 @@ struct Source {
     form: Form,
     skipped: u64,
     label: String,
+    secrets: Secrets,
+}
+
+/// What was sent in confidence, so that it is not shown when the provider quotes it.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// Shorter values are words or numbers of a configured header, and no keys.
+    const BYTES_MIN: usize = 12;
+
+    fn of(headers: &HeaderMap) -> Self {
+        let values = headers.values().filter(|value| value.is_sensitive()).filter_map(|value| value.to_str().ok());
+        let secrets = values.map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+        Self(secrets.filter(|secret| secret.len() >= Self::BYTES_MIN).map(str::to_owned).collect())
+    }
+
+    fn hide(&self, mut failure: Failure) -> Failure {
+        for secret in &self.0 {
+            if failure.message.contains(secret) {
+                failure.message = failure.message.replace(secret, "***");
+            }
+        }
+        failure
+    }
 }
 
 /// What the body turned out to be.
@@ -368,7 +394,7 @@ impl Source {
         if let Some(Event::End(End::Failed(failure))) = self.events.last_mut()
             && failure.kind != FailureKind::Shutdown
         {
-            *failure = named(failure.clone(), &self.label);
+            *failure = named(self.secrets.hide(failure.clone()), &self.label);
         }
     }
 

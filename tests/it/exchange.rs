@@ -99,3 +99,18 @@ fn an_answer_that_has_announced_its_end_is_not_waited_for() {
     assert_eq!(answer.terminal()["type"], "response.completed");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
+
+#[test]
+fn a_key_without_a_familiar_shape_is_not_quoted_either() {
+    let key = "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed";
+    let words = format!("the key {key} was not found");
+    let in_stream = Chat::new().text("half").data(json!({"error": {"message": words.clone()}})).reply();
+    let before = Reply::error(401, "invalid_request_error", "invalid_api_key", &words);
+    let upstream = Upstream::sequence(vec![before, in_stream]);
+    let proxy = Proxy::start(&Setup::default().toml(&upstream.base_url()), &[("UP_KEY", key)]);
+    for _ in 0..2 {
+        let answer = proxy.responses(&ask());
+        assert!(answer.text().contains("was not found"), "{}", answer.text());
+        assert!(!answer.text().contains(key), "{}", answer.text());
+    }
+}
