@@ -57,9 +57,11 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     let (parts, incoming) = request.into_parts();
     let mut line = Line::new(&service, &live, reply, request_id);
 
-    let whole = match body::read(&parts.headers, incoming, &live.body_limits()).await {
-        Ok(whole) => whole,
-        Err(error) => return line.refuse_body(&error, &mut story),
+    let limits = live.body_limits();
+    let whole = match line.during(body::read(&parts.headers, incoming, &limits)).await {
+        Ok(Ok(whole)) => whole,
+        Ok(Err(error)) => return line.refuse_body(&error, &mut story),
+        Err(failure) => return line.fail(failure, &mut story),
     };
     let decoded = match decode_request(&whole.bytes, service.sealer()) {
         Ok(decoded) => decoded,

@@ -114,3 +114,25 @@ fn a_key_without_a_familiar_shape_is_not_quoted_either() {
         assert!(!answer.text().contains(key), "{}", answer.text());
     }
 }
+
+#[test]
+fn a_body_under_way_gets_an_answer_when_the_program_stops() {
+    let upstream = Upstream::start(|_| say("hello"));
+    let mut proxy = Setup { proxy: "drain_s = 1".to_owned(), ..Setup::default() }.start(&upstream);
+    let mut connection = TcpStream::connect(proxy.address()).unwrap();
+    let (address, token) = (proxy.address(), proxy.token());
+    write!(
+        connection,
+        "POST /v1/responses HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\nexpect: \
+         100-continue\r\ncontent-length: 100\r\n\r\n"
+    )
+    .unwrap();
+    // The program reads the body now.
+    let mut interim = [0; 25];
+    connection.read_exact(&mut interim).unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100"));
+    proxy.sigterm();
+    let answer = http::read_answer(&mut BufReader::new(connection)).unwrap();
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert!(proxy.wait_exit().success());
+}
