@@ -136,3 +136,23 @@ fn a_body_under_way_gets_an_answer_when_the_program_stops() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     assert!(proxy.wait_exit().success());
 }
+
+#[test]
+fn an_end_that_was_only_presumed_does_not_cover_a_cut() {
+    let quiet = |text: &str| Chat::new().delta(json!({"content": text}), json!(""));
+    let cut = quiet("half of the").delta(json!({"content": ""}), json!(""));
+    for (frames, whole) in [
+        (cut.clone().delta(json!({"content": " answer"}), json!("")), false),
+        (cut.clone(), true),
+        (cut.delta(json!({"content": " answer"}), json!("")).delta(json!({"content": ""}), json!("")), true),
+    ] {
+        // Nobody tries again within this test.
+        let upstream = Upstream::start({
+            let reply = if whole { frames.reply() } else { frames.cut(frames.frames().len(), Cut::Reset) };
+            move |_| reply.clone()
+        });
+        let proxy = Setup::default().start(&upstream);
+        let end = proxy.responses(&ask()).terminal();
+        assert_eq!(end["type"], if whole { "response.completed" } else { "response.failed" });
+    }
+}

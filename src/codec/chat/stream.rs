@@ -57,6 +57,8 @@ pub struct StreamDecoder {
     done: bool,
     /// The host said how the answer ended.
     finish: Option<Finish>,
+    /// The host may have meant that it ended: counts only if the input ends in order.
+    presumed: bool,
     splitter: Splitter,
     items: u32,
     thoughts: Option<Thoughts>,
@@ -107,6 +109,7 @@ impl StreamDecoder {
             started: false,
             done: false,
             finish: None,
+            presumed: false,
             items: 0,
             thoughts: None,
             thought: false,
@@ -222,7 +225,7 @@ impl StreamDecoder {
     /// The input ended properly, but no finish reason came.
     fn unannounced(&self) -> End {
         let half_a_call = self.calls.iter().any(|call| call.arguments.begun && !call.arguments.complete);
-        if self.done && !half_a_call && (self.said_something() || self.usage.is_some()) {
+        if (self.done || self.presumed) && !half_a_call && (self.said_something() || self.usage.is_some()) {
             return End::Complete;
         }
         let message =
@@ -271,7 +274,8 @@ impl StreamDecoder {
     }
 
     fn choice(&mut self, choice: &wire::Choice<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let before = (self.text_bytes, self.thought_bytes, self.calls.len());
+        let so_far = |this: &Self| (this.text_bytes, this.thought_bytes, this.kept_bytes, this.calls.len());
+        let before = so_far(self);
         // Some hosts repeat the whole message in the last chunk.
         let message = choice.message.as_ref().filter(|_| !self.said_something());
         if let Some(delta) = choice.delta.as_ref().or(message) {
@@ -283,13 +287,16 @@ impl StreamDecoder {
         if let Some(usage) = choice.usage {
             self.count(usage);
         }
+        let silent = before == so_far(self);
+        self.presumed &= silent;
         let Some(reason) = choice.finish_reason.and_then(text_of) else { return Ok(()) };
         if reason.is_empty() {
-            // Some hosts send "" in every chunk, some only at the end: it is an end if nothing else is in the chunk.
-            let silent = before == (self.text_bytes, self.thought_bytes, self.calls.len());
-            if silent && self.said_something() && self.finish.is_none() {
-                self.finish = Some(Finish::Complete);
-            }
+            // Some hosts send "" in every chunk, some only at the end: it may be one if nothing else is in the chunk.
+            self.presumed |= silent && self.said_something();
+            return Ok(());
+        }
+        // Gateways that turn no value into a word.
+        if reason.eq_ignore_ascii_case("null") {
             return Ok(());
         }
         self.finish = Some(self.reason(&reason));
