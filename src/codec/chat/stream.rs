@@ -321,7 +321,7 @@ impl StreamDecoder {
             "insufficient_system_resource" => {
                 failed(FailureKind::Overload, "The provider stopped the answer for want of capacity.")
             }
-            word if ["error", "fail", "abort", "cancel", "timeout"].iter().any(|w| word.contains(w)) => {
+            word if ["error", "fail", "abort", "cancel", "timeout", "malformed"].iter().any(|w| word.contains(w)) => {
                 failed(FailureKind::Upstream, "The provider stopped the answer because of an error of its own.")
             }
             // A word we do not know, from a host that says it has finished: believed, and counted.
