@@ -768,7 +768,36 @@ fn number_of(raw: &RawValue) -> Option<u64> {
 /// A JSON string without copying, unless it holds escapes.
 fn borrowed(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { serde_json::from_str(json).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(json).or_else(|_| serde_json::from_str(&without_lone_surrogates(json))).ok().map(Cow::Owned)
+}
+
+/// A JSON string in which `\ufffd` stands for every half of a surrogate pair that lacks the other: gateways that cut text
+/// into pieces by UTF-16 units write such halves, and one is no reason to lose the piece.
+fn without_lone_surrogates(json: &str) -> String {
+    let unit = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let length = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => 12,
+            (Some(0xd800..0xe000), _) => {
+                out.push('\u{fffd}');
+                rest = &escape[6..];
+                continue;
+            }
+            // The backslash and what it escapes.
+            (_, _) => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        out.push_str(&escape[..length]);
+        rest = &escape[length..];
+    }
+    out.push_str(rest);
+    out
 }
 
 /// The text in a string, or in an object or array that holds text somewhere (`{"text":…}`, `[{"type":"text",…}]`).
@@ -813,5 +842,23 @@ impl ClassifyWord for serde_json::Error {
             serde_json::error::Category::Data => "a field of another type",
             serde_json::error::Category::Io => "not read",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_pair_does_not_cost_the_text_around_it() {
+        for (json, text) in [
+            (r#""ab\ud83e""#, "ab\u{fffd}"),
+            (r#""\udd80 cd""#, "\u{fffd} cd"),
+            (r#""\ud83e\udd80 \ud83e\n\\ud83e""#, "🦀 \u{fffd}\n\\ud83e"),
+            (r#""\ud83e\ud83e\udd80""#, "\u{fffd}🦀"),
+        ] {
+            assert_eq!(borrowed(json).as_deref(), Some(text), "{json}");
+        }
+        assert_eq!(borrowed(r#""\u12""#), None);
     }
 }
