@@ -62,6 +62,10 @@ pub(super) const TAGS: [(&str, &str); 4] = [
     ("<thought>", "</thought>"),
 ];
 
+/// More white space than this belongs to no tag. A model can go on with nothing else up to its limit, and what is held
+/// back is looked at again with every piece.
+const BLANK_BYTES_MAX: usize = 4 * 1024;
+
 /// Separates thoughts from text, piece by piece.
 ///
 /// ```text
@@ -129,6 +133,10 @@ impl Splitter {
                         self.tag = tag;
                         self.state = State::Thought { closing, begun: false };
                         rest = &body[opening.len()..];
+                    } else if body.is_empty() && self.state == State::Behind {
+                        rest = body;
+                    } else if body.is_empty() && rest.len() > BLANK_BYTES_MAX {
+                        self.state = State::Text;
                     } else if TAGS.iter().any(|(opening, _)| opening.starts_with(body)) {
                         break;
                     } else {
@@ -147,7 +155,8 @@ impl Splitter {
                         None => (&rest[..rest.len() - partial(rest, closing)], None),
                     };
                     // Trailing white space belongs to the tag if the tag follows.
-                    let shown = thought.trim_end();
+                    let trimmed = thought.trim_end();
+                    let shown = if thought.len() - trimmed.len() > BLANK_BYTES_MAX { thought } else { trimmed };
                     if !shown.is_empty() {
                         *begun = true;
                         out(Piece::Thought(shown, self.tag))?;
@@ -219,6 +228,18 @@ mod tests {
         }
         splitter.finish(&mut out).unwrap();
         (thought, text)
+    }
+
+    #[test]
+    fn endless_white_space_is_not_gathered() {
+        for opening in ["", "<think>", "<think>a", "<think>a</think>"] {
+            let mut splitter = Splitter::new(false);
+            splitter.feed(opening, |_| Ok::<(), ()>(())).unwrap();
+            for _ in 0..20_000 {
+                splitter.feed("\n", |_| Ok::<(), ()>(())).unwrap();
+                assert!(splitter.held.len() <= BLANK_BYTES_MAX, "{opening}");
+            }
+        }
     }
 
     #[test]
