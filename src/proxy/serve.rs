@@ -152,12 +152,14 @@ async fn respond(service: Arc<Service>, request: Request<Incoming>) -> Answer {
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return answer;
     }
-    if request.headers().contains_key(header::UPGRADE) {
+    // Others may be ignored (RFC 9110 §7.8): Java's client offers h2c with every request and takes HTTP/1.1 as well.
+    let upgrades = request.headers().get_all(header::UPGRADE).iter();
+    if upgrades.filter_map(|value| value.to_str().ok()).any(|value| value.to_ascii_lowercase().contains("websocket")) {
         // 426 makes the client fall back to HTTP at once and in silence; other statuses cost it seven attempts.
         return refuse(
             StatusCode::UPGRADE_REQUIRED,
             "upgrade_not_supported",
-            "Upgrades (WebSocket) are not supported; use plain HTTP.",
+            "WebSocket is not supported; use plain HTTP.",
         );
     }
     match path {

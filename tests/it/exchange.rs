@@ -156,3 +156,15 @@ fn an_end_that_was_only_presumed_does_not_cover_a_cut() {
         assert_eq!(end["type"], if whole { "response.completed" } else { "response.failed" });
     }
 }
+
+#[test]
+fn only_a_web_socket_is_refused_as_an_upgrade() {
+    let upstream = Upstream::start(|_| say("hello"));
+    let proxy = Setup::default().start(&upstream);
+    let bearer = format!("Bearer {}", proxy.token());
+    for (offer, status) in [("h2c", 200), ("WebSocket", 426)] {
+        let headers = [("authorization", bearer.as_str()), ("upgrade", offer)];
+        let answer = http::send(proxy.address(), "POST", "/v1/responses", &headers, Some(&ask())).unwrap();
+        assert_eq!(answer.status, status);
+    }
+}
