@@ -113,7 +113,9 @@ pub async fn read(headers: &HeaderMap, mut body: Incoming, limits: &Limits) -> R
     Ok(Whole { bytes: Bytes::from(bytes), _share: permit })
 }
 
-async fn discard(body: &mut Incoming, announced: Option<u64>) {
+/// Reads what a refused request still sends, within bounds: a connection that is closed on unread bytes is reset, and
+/// the reset can overtake the answer.
+pub async fn discard(body: &mut Incoming, announced: Option<u64>) {
     if announced.is_some_and(|n| n > DISCARD_BYTES_MAX) {
         return;
     }

@@ -7,7 +7,11 @@ use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -17,6 +21,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
+    body::discard,
     exchange::exchange,
     health::memory_bytes,
     reply::{self, Answer, ReplyBody},
@@ -24,7 +29,7 @@ use super::{
 };
 use crate::codec::responses::error::encode_error;
 
-/// A client may take this long over its request's head; keep-alive connections wait without limit for the first byte.
+/// A client may take this long over its request's head; a connection that is idle for so long is closed.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// After the last word, connections get this long to take it.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -124,23 +129,36 @@ const UNBUILT: [(&str, &str); 17] = [
     ("/accounts", "The account page is not built; see the configuration file."),
 ];
 
-async fn respond(service: Arc<Service>, request: Request<Incoming>) -> Answer {
+async fn respond(service: Arc<Service>, mut request: Request<Incoming>) -> Answer {
     let request_id = service.new_request_id();
+    let Some(answer) = answer_by_head(&service, &request, &request_id) else {
+        return reply::answer(|reply| exchange(service, request, request_id, reply)).await;
+    };
+    // Who expects to be told to go on has not sent a body, and is not told.
+    if !request.headers().contains_key(header::EXPECT) {
+        let announced = request.body().size_hint().exact();
+        discard(request.body_mut(), announced).await;
+    }
+    answer
+}
+
+/// The answer to everything that needs no body read; `None`: it is for the exchange.
+fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &str) -> Option<Answer> {
     let refuse = |status: StatusCode, code: &str, message: &str| {
         debug!(codex_request_id = request_id, codex_status = status.as_u16(), codex_code = code, "request refused");
-        error_answer(status, code, message, &request_id)
+        error_answer(status, code, message, request_id)
     };
     if let Err(message) = check_origin(request.headers(), request.uri().host()) {
-        return refuse(StatusCode::FORBIDDEN, "forbidden_origin", &message);
+        return Some(refuse(StatusCode::FORBIDDEN, "forbidden_origin", &message));
     }
     let full = request.uri().path().to_owned();
     let path = normalise(&full);
     let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
     if path == "/health" {
-        return match method {
-            Method::GET => json_answer(StatusCode::OK, service.health(memory_bytes()), &request_id),
-            _ => not_allowed(&full, "GET", &request_id),
-        };
+        return Some(match method {
+            Method::GET => json_answer(StatusCode::OK, service.health(memory_bytes()), request_id),
+            _ => not_allowed(&full, "GET", request_id),
+        });
     }
     if !service.knows(request.headers().get(header::AUTHORIZATION)) {
         let mut answer = refuse(
@@ -150,36 +168,36 @@ async fn respond(service: Arc<Service>, request: Request<Incoming>) -> Answer {
              teaches Codex to ask for it.",
         );
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return answer;
+        return Some(answer);
     }
     // Others may be ignored (RFC 9110 §7.8): Java's client offers h2c with every request and takes HTTP/1.1 as well.
     let upgrades = request.headers().get_all(header::UPGRADE).iter();
     if upgrades.filter_map(|value| value.to_str().ok()).any(|value| value.to_ascii_lowercase().contains("websocket")) {
         // 426 makes the client fall back to HTTP at once and in silence; other statuses cost it seven attempts.
-        return refuse(
+        return Some(refuse(
             StatusCode::UPGRADE_REQUIRED,
             "upgrade_not_supported",
             "WebSocket is not supported; use plain HTTP.",
-        );
+        ));
     }
-    match path {
+    Some(match path {
         "/responses" => match method {
-            Method::POST => reply::answer(|reply| exchange(service, request, request_id, reply)).await,
-            _ => not_allowed(&full, "POST", &request_id),
+            Method::POST => return None,
+            _ => not_allowed(&full, "POST", request_id),
         },
         "/models" => match method {
-            Method::GET => models(&service, request.headers(), &request_id),
-            _ => not_allowed(&full, "GET", &request_id),
+            Method::GET => models(service, request.headers(), request_id),
+            _ => not_allowed(&full, "GET", request_id),
         },
         "/metrics" => match method {
             Method::GET => {
                 let page = service.counters().metrics(service.uptime(), memory_bytes());
-                let mut answer = whole(StatusCode::OK, page.into(), &request_id);
+                let mut answer = whole(StatusCode::OK, page.into(), request_id);
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 answer.headers_mut().insert(header::CONTENT_TYPE, kind);
                 answer
             }
-            _ => not_allowed(&full, "GET", &request_id),
+            _ => not_allowed(&full, "GET", request_id),
         },
         _ => {
             let known = UNBUILT.iter().find(|(prefix, _)| {
@@ -204,7 +222,7 @@ async fn respond(service: Arc<Service>, request: Request<Incoming>) -> Answer {
                 ),
             }
         }
-    }
+    })
 }
 
 /// The path without `/v1` (pasted once, twice or not at all) and without a trailing slash.

@@ -116,6 +116,27 @@ fn a_key_without_a_familiar_shape_is_not_quoted_either() {
 }
 
 #[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let upstream = Upstream::start(|_| say("hello"));
+    let proxy = Setup::default().start(&upstream);
+    let body = "x".repeat(8 << 20);
+    for (path, token, status) in [("/v1/responses", "wrong", 401), ("/v1/nowhere", &*proxy.token(), 404)] {
+        for _ in 0..5 {
+            let mut connection = TcpStream::connect(proxy.address()).unwrap();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n",
+                proxy.address(),
+                body.len()
+            );
+            let sent = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(body.as_bytes()));
+            assert!(sent.is_ok(), "{status}: {sent:?}");
+            let answer = http::read_answer(&mut BufReader::new(connection)).unwrap();
+            assert_eq!(answer.status, status);
+        }
+    }
+}
+
+#[test]
 fn a_body_under_way_gets_an_answer_when_the_program_stops() {
     let upstream = Upstream::start(|_| say("hello"));
     let mut proxy = Setup { proxy: "drain_s = 1".to_owned(), ..Setup::default() }.start(&upstream);
