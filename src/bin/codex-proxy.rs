@@ -5,7 +5,7 @@
 use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
@@ -20,7 +20,11 @@ use codex_proxy::{
         service::{Prompt, Service},
     },
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
+};
 use tracing::{error, info, warn};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -115,19 +119,27 @@ async fn proxy(arguments: &Arguments, layers: &Layers, settings: Settings, paths
     })?;
     let address = listener.local_addr().map_err(|error| Stop::new(UNFORESEEN, error))?;
     let unforeseen = |error: io::Error| Stop::new(UNFORESEEN, error);
-    let stop = stop_signal().map_err(unforeseen)?;
+    let (stop, forward_stops) = stop_signals().map_err(unforeseen)?;
     let reload = signal(SignalKind::hangup()).map_err(unforeseen)?;
 
-    let token =
-        secretfile::load_or_create(&paths.state, secretfile::TOKEN).or_else(|error| in_memory("token", &error))?;
+    let token = secretfile::load_or_create(&paths.state, secretfile::TOKEN).or_else(|error| {
+        let file = paths.state.join(secretfile::TOKEN);
+        if file.symlink_metadata().is_ok() {
+            // Nobody could know another token, so nobody could be served.
+            return Err(Stop::new(PRIVILEGES, format!("the token {} cannot be used: {error}", file.display())));
+        }
+        in_memory("token", &error)
+    })?;
     let key = secretfile::load_or_create(&paths.state, secretfile::OPAQUE_KEY)
         .or_else(|error| in_memory("opaque.key", &error))?;
     say_what_is_lacking(&settings);
-    let service = Arc::new(Service::new(settings, token, Sealer::new(key.bytes()), prompt(paths)));
+    let service = Arc::new(Service::new(settings, token, Sealer::new(key.bytes()), &prompt(&paths.state)));
     announce(address);
-    let reloading = tokio::spawn(reload_on(reload, Arc::clone(&service), layers.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(forward_stops);
+    tasks.spawn(reload_on(reload, Arc::clone(&service), layers.clone(), paths.state.clone()));
     serve::serve(service, listener, stop).await;
-    reloading.abort();
+    tasks.shutdown().await;
     info!("stopped");
     Ok(())
 }
@@ -138,9 +150,9 @@ fn in_memory(name: &str, error: &io::Error) -> Result<secretfile::Secret32, Stop
     secretfile::Secret32::random().map_err(|error| Stop::new(UNFORESEEN, error))
 }
 
-fn prompt(paths: &Paths) -> Prompt {
+fn prompt(state: &Path) -> Prompt {
     let own = || Prompt { base_instructions: catalogue::BASE_INSTRUCTIONS.to_owned(), hidden_models: Vec::new() };
-    match cataloguefile::load(&paths.state) {
+    match cataloguefile::load(state) {
         Ok(Some(stored)) => {
             Prompt { base_instructions: stored.base_instructions, hidden_models: stored.built_in_models }
         }
@@ -167,29 +179,39 @@ fn announce(address: SocketAddr) {
     println!("listening on {address}");
 }
 
-/// Resolves at the first SIGTERM or SIGINT.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+/// Says something at every SIGTERM and SIGINT.
+fn stop_signals() -> io::Result<(mpsc::Receiver<()>, impl Future<Output = ()>)> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    let (sender, receiver) = mpsc::channel(2);
+    let forward = async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // A full channel holds two words already, and a closed one wants none.
+            let _ = sender.try_send(());
         }
-    })
+    };
+    Ok((receiver, forward))
 }
 
-/// Reloads the configuration at every SIGHUP; one that cannot be used changes nothing.
-async fn reload_on(mut signal: Signal, service: Arc<Service>, layers: Layers) {
+/// Reloads configuration and system prompt at every SIGHUP; a configuration that cannot be used changes nothing.
+async fn reload_on(mut signal: Signal, service: Arc<Service>, layers: Layers, state: PathBuf) {
     while signal.recv().await.is_some() {
-        match config::load(&layers) {
-            Ok(settings) => {
+        let (layers, state) = (layers.clone(), state.clone());
+        // Files may lie on slow disks.
+        let read = tokio::task::spawn_blocking(move || (config::load(&layers), prompt(&state))).await;
+        match read {
+            Ok((Ok(settings), prompt)) => {
                 info!(codex_models = ?settings.offered(), "configuration reloaded");
-                service.reload(settings);
+                service.reload(settings, &prompt);
             }
-            Err(errors) => {
-                error!(codex_error = %errors, "the new configuration cannot be used, keeping the old settings")
+            Ok((Err(errors), _)) => {
+                error!(codex_error = %errors, "the new configuration cannot be used, keeping the old settings");
             }
+            Err(error) => error!(codex_error = %error, "the configuration was not read, keeping the old settings"),
         }
     }
 }

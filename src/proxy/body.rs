@@ -11,13 +11,18 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 
 /// Largest zstd window accepted, as a power of two: 8 MiB, what RFC 8878 §3.1.1.1.2 recommends decoders to support.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// After a refusal this much more is read and thrown away, so that the client gets to see the answer instead of a reset.
 const DISCARD_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
+/// A body may take this many times [`Limits::stall`] in all: one that trickles holds its share of memory as well.
+const STALLS_MAX: u32 = 10;
 
 /// Bounds of one body.
 #[derive(Debug, Clone)]
@@ -95,10 +100,11 @@ pub async fn read(headers: &HeaderMap, mut body: Incoming, limits: &Limits) -> R
         Err(_) => return Err(BodyError::TooLarge { bytes_max }),
     };
     let mut sink = Sink::new(encoding, bytes_max, announced)?;
-    while let Some(frame) = tokio::time::timeout(limits.stall, body.frame())
-        .await
-        .map_err(|_| BodyError::Stalled { stall: limits.stall })?
-    {
+    let last = Instant::now() + limits.stall * STALLS_MAX;
+    loop {
+        let stalled = |_| BodyError::Stalled { stall: limits.stall };
+        let next = timeout_at(last.min(Instant::now() + limits.stall), body.frame());
+        let Some(frame) = next.await.map_err(stalled)? else { break };
         let frame = frame.map_err(BodyError::Broken)?;
         let Some(data) = frame.data_ref() else { continue };
         if let Err(error) = sink.write(data) {

@@ -92,6 +92,11 @@ impl Reply {
         self.lock().last_words = Some(words);
     }
 
+    /// The body's end was written: from now on a panic has nothing more to say.
+    pub fn forget_last_words(&self) {
+        self.lock().last_words = None;
+    }
+
     /// Waits until the connection has taken enough of what was written.
     pub async fn room(&self) {
         // No waker is kept: the connection polls again once it has taken what is pending, and only then is there a

@@ -39,7 +39,9 @@ pub fn next(failure: &Failure, progress: Progress) -> Next {
     // What the caller or this program got wrong is wrong everywhere; everything else may differ from place to place.
     let same_everywhere =
         matches!(failure.kind, FailureKind::Caller | FailureKind::Bug | FailureKind::OwnLimit | FailureKind::Shutdown);
-    if progress.elsewhere && !same_everywhere && progress.elapsed < progress.deadline {
+    // Every place is asked once, also after the deadline: a silent one may have used all of it up.
+    let in_time = progress.rounds == 1 || progress.elapsed < progress.deadline;
+    if progress.elsewhere && !same_everywhere && in_time {
         return Next::Elsewhere;
     }
     if progress.rounds >= failure.row().attempts_max {
@@ -103,6 +105,9 @@ mod tests {
         let elsewhere = Progress { elsewhere: true, ..at(1, 0) };
         assert_eq!(next(&Failure::new(FailureKind::Credentials, ""), elsewhere), Next::Elsewhere);
         assert_eq!(next(&Failure::new(FailureKind::Caller, ""), elsewhere), Next::GiveUp);
+        let late = Progress { elsewhere: true, ..at(1, 120_000) };
+        assert_eq!(next(&Failure::new(FailureKind::Timeout, ""), late), Next::Elsewhere);
+        assert_eq!(next(&Failure::new(FailureKind::Timeout, ""), Progress { rounds: 2, ..late }), Next::GiveUp);
     }
 
     #[test]

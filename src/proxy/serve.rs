@@ -15,6 +15,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     task::JoinSet,
     time::timeout,
 };
@@ -29,22 +30,23 @@ use super::{
 };
 use crate::codec::responses::error::encode_error;
 
-/// A client may take this long over its request's head; a connection that is idle for so long is closed.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+/// A client may take this long over its request's head; a connection that is idle for so long is closed. Longer than
+/// clients keep idle connections (90 s), so that it is the client who closes and no request meets a closing door.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(300);
 /// After the last word, connections get this long to take it.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Pause after a failed accept: descriptors run out for a moment, not for good.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections until `stop` resolves, then lets what is under way finish within `proxy.drain_s`, ends the rest
-/// with a retryable failure, and returns when all connections are closed.
-pub async fn serve(service: Arc<Service>, listener: TcpListener, stop: impl Future<Output = ()>) {
+/// Accepts connections until `stop` says something (or is closed), then lets what is under way finish within
+/// `proxy.drain_s`, ends the rest with a retryable failure, and returns when all connections are closed. A second word
+/// ends the wait.
+pub async fn serve(service: Arc<Service>, listener: TcpListener, mut stop: mpsc::Receiver<()>) {
     let mut connections = JoinSet::new();
-    let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
             biased;
-            () = &mut stop => break,
+            _ = stop.recv() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(connection(Arc::clone(&service), stream));
@@ -62,7 +64,11 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener, stop: impl Futu
     let drain = service.live().settings.proxy.drain;
     info!(codex_active = service.counters().active(), codex_drain_s = drain.as_secs_f32(), "stopping");
     let mut all = std::pin::pin!(async { while connections.join_next().await.is_some() {} });
-    if timeout(drain, &mut all).await.is_err() {
+    let drained = tokio::select! {
+        drained = timeout(drain, &mut all) => drained.is_ok(),
+        Some(()) = stop.recv() => false,
+    };
+    if !drained {
         service.begin_closing();
         if timeout(CLOSE_TIME_MAX, &mut all).await.is_err() {
             warn!("some connections did not take their last bytes");

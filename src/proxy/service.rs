@@ -38,7 +38,6 @@ pub struct Service {
     token: Secret32,
     sealer: Sealer,
     counters: Counters,
-    prompt: Prompt,
     began: Instant,
     draining: watch::Sender<bool>,
     closing: watch::Sender<bool>,
@@ -190,13 +189,12 @@ struct HealthRoute<'a> {
 
 impl Service {
     /// A service that has not begun to serve.
-    pub fn new(settings: Settings, token: Secret32, sealer: Sealer, prompt: Prompt) -> Self {
+    pub fn new(settings: Settings, token: Secret32, sealer: Sealer, prompt: &Prompt) -> Self {
         Self {
-            live: Mutex::new(Arc::new(Live::new(settings, &prompt))),
+            live: Mutex::new(Arc::new(Live::new(settings, prompt))),
             token,
             sealer,
             counters: Counters::default(),
-            prompt,
             began: Instant::now(),
             draining: watch::Sender::new(false),
             closing: watch::Sender::new(false),
@@ -209,9 +207,14 @@ impl Service {
     }
 
     /// Puts other settings in force for requests to come.
-    pub fn reload(&self, settings: Settings) {
-        let live = Arc::new(Live::new(settings, &self.prompt));
-        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    pub fn reload(&self, settings: Settings, prompt: &Prompt) {
+        let before = self.live();
+        let mut live = Live::new(settings, prompt);
+        if live.settings.proxy.bodies_in_flight_bytes_max == before.settings.proxy.bodies_in_flight_bytes_max {
+            // Bodies that are in memory count on.
+            live.bodies = Arc::clone(&before.bodies);
+        }
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
     }
 
     /// Opens and seals opaque data.

@@ -1,0 +1,289 @@
+//! The downstream half of an exchange: the head's timing, keep-alives, events out, and every way to say no.
+
+use std::{
+    future::Future,
+    pin::pin,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use tokio::{
+    sync::watch,
+    time::{Duration, Instant, sleep_until},
+};
+
+use super::{
+    body::BodyError,
+    health::Outcome,
+    reply::{LastWords, Reply},
+    service::{Live, Service},
+    story::Story,
+};
+use crate::{
+    codec::{
+        responses::{
+            error::{encode_error, encode_failure},
+            request::InvalidRequest,
+            stream::{Echo, Ended, Identity, StreamEncoder, encode_failed},
+        },
+        seal::Sealer,
+    },
+    model::{
+        event::{End, Event},
+        failure::{Failure, FailureKind},
+        request::Request as ModelRequest,
+    },
+};
+
+/// The downstream half: the head's timing, keep-alives, events out.
+pub(super) struct Line {
+    reply: Reply,
+    pub(super) identity: Identity,
+    request_id: String,
+    encoder: Option<StreamEncoder>,
+    pub(super) streaming: bool,
+    head_hold: Duration,
+    keepalive: Duration,
+    /// When the head goes out, or the next keep-alive after it.
+    pulse_at: Instant,
+    closing: watch::Receiver<bool>,
+    models_etag: HeaderValue,
+    out: Vec<u8>,
+}
+
+impl Line {
+    pub(super) fn new(service: &Service, live: &Live, reply: Reply, request_id: String) -> Self {
+        let created_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let stem = request_id.trim_start_matches("req_").to_owned();
+        let identity = Identity { stem, nonce: service.random_bytes(), created_at, model: String::new() };
+        let line = Self {
+            reply,
+            identity,
+            request_id,
+            encoder: None,
+            streaming: false,
+            head_hold: live.settings.proxy.head_hold,
+            keepalive: live.settings.proxy.keepalive,
+            pulse_at: Instant::now() + live.settings.proxy.head_hold,
+            closing: service.closing(),
+            models_etag: live.models_etag.clone(),
+            out: Vec::new(),
+        };
+        line.set_last_words();
+        line
+    }
+
+    /// Prepares to answer `request`; the clock of the held head starts.
+    pub(super) fn begin(&mut self, request: &ModelRequest<'_>, echo: Echo, sealer: &Sealer) {
+        self.identity.model = request.model.clone().into_owned();
+        self.streaming = request.stream;
+        self.pulse_at = Instant::now() + self.head_hold;
+        self.set_last_words();
+        self.encoder = Some(StreamEncoder::new(self.identity.clone(), echo, sealer.clone(), request.stream));
+    }
+
+    pub(super) fn set_last_words(&self) {
+        let message = format!("A defect in codex-proxy ended this request; please report it with {}.", self.request_id);
+        let failure = Failure::new(FailureKind::Bug, message);
+        let identity = self.identity.clone();
+        self.reply.set_last_words(LastWords {
+            status: status_of(&failure),
+            headers: self.headers("application/json"),
+            body: Bytes::from(encode_failure(&failure, &self.request_id)),
+            tail: Box::new(move |sequence| encode_failed(&identity, sequence, &failure)),
+        });
+    }
+
+    /// Waits for `future`; meanwhile lets the held head go when its time has come, and keeps the stream alive. Fails
+    /// only when this program is stopping.
+    pub(super) async fn during<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
+        let mut future = pin!(future);
+        let mut closing = self.closing.clone();
+        // Looked at first, or an upstream that always has something ready would keep the stop from being seen.
+        if *closing.borrow() {
+            return Err(stopping());
+        }
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut future => return Ok(output),
+                () = sleep_until(self.pulse_at), if self.streaming => self.pulse(),
+                _ = closing.wait_for(|closing| *closing) => return Err(stopping()),
+            }
+        }
+    }
+
+    pub(super) fn pulse(&mut self) {
+        let begun = self.reply.has_head();
+        self.open_head();
+        if let Some(encoder) = &mut self.encoder {
+            if begun {
+                encoder.keepalive(&mut self.out);
+            } else {
+                encoder.start(&mut self.out);
+            }
+        }
+        self.pulse_at = Instant::now() + self.keepalive;
+        self.flush();
+    }
+
+    /// Writes what the facts mean to the client.
+    pub(super) fn forward(&mut self, events: Vec<Event>, story: &mut Story) {
+        let Some(encoder) = &mut self.encoder else { return };
+        for event in events {
+            if let Event::ItemOpen { .. } = event {
+                story.first_event();
+            }
+            encoder.push(event, &mut self.out);
+        }
+        if self.streaming && encoder.sequence() > 0 {
+            self.open_head();
+            self.flush();
+        }
+        if self.ended() {
+            self.reply.forget_last_words();
+        }
+    }
+
+    pub(super) fn open_head(&mut self) {
+        if !self.reply.has_head() {
+            let mut headers = self.headers("text/event-stream");
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.insert(HeaderName::from_static("x-models-etag"), self.models_etag.clone());
+            self.reply.head(StatusCode::OK, headers);
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        if self.out.is_empty() {
+            // Nothing was said, so the next keep-alive is due as it was.
+            return;
+        }
+        let sequence = self.encoder.as_ref().map_or(0, StreamEncoder::sequence);
+        self.reply.write_events(&self.out, sequence);
+        self.out.clear();
+        self.pulse_at = Instant::now() + self.keepalive;
+    }
+
+    /// Waits until the client has taken enough of what was written. Fails only when this program is stopping.
+    pub(super) async fn room(&mut self) -> Result<(), Failure> {
+        let reply = self.reply.clone();
+        self.during(reply.room()).await
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.encoder.as_ref().is_some_and(|encoder| encoder.ended().is_some())
+    }
+
+    /// The end was forwarded: what is left is the one object for a client that does not stream, and the record.
+    pub(super) fn finish(&mut self, story: &mut Story) {
+        let Some(encoder) = self.encoder.take() else { return };
+        let outcome = match encoder.ended() {
+            Some(Ended::Completed) => Outcome::Completed,
+            Some(Ended::Incomplete(_)) => Outcome::Incomplete,
+            Some(Ended::Failed(failure)) => {
+                let failure = failure.clone();
+                if self.streaming {
+                    return story.failed(&failure);
+                }
+                return self.fail(failure, story);
+            }
+            None => return self.fail(Failure::new(FailureKind::Bug, "The answer has no end."), story),
+        };
+        let usage = encoder.usage();
+        if !self.streaming {
+            self.reply.head(StatusCode::OK, self.headers("application/json"));
+            self.reply.write(&encoder.into_response());
+        }
+        story.finished(outcome, usage.as_ref());
+    }
+
+    /// Tells a failure: as an HTTP status while the head is ours, as `response.failed` after it.
+    pub(super) fn fail(&mut self, failure: Failure, story: &mut Story) {
+        story.failed(&failure);
+        match &mut self.encoder {
+            Some(encoder) if self.reply.has_head() => {
+                encoder.push(Event::End(End::Failed(failure)), &mut self.out);
+                self.flush();
+                self.reply.forget_last_words();
+            }
+            Some(_) | None => {
+                let mut headers = self.headers("application/json");
+                if let Some(seconds) = failure.retry_after_s() {
+                    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                }
+                self.reply.head(status_of(&failure), headers);
+                self.reply.write(&encode_failure(&failure, &self.request_id));
+            }
+        }
+    }
+
+    /// Refuses a request for what it says.
+    pub(super) fn refuse(&mut self, invalid: &InvalidRequest, story: &mut Story) {
+        story.refused(FailureKind::Caller, invalid.param.as_deref());
+        let row = FailureKind::Caller.row();
+        let (param, code) = (invalid.param.as_deref(), invalid.code.unwrap_or(row.code));
+        let body = encode_error(row.error_type, code, &invalid.message, param, &self.request_id);
+        self.reply.head(StatusCode::BAD_REQUEST, self.headers("application/json"));
+        self.reply.write(&body);
+    }
+
+    /// Refuses a request whose body did not come as it should.
+    pub(super) fn refuse_body(&mut self, error: &BodyError, story: &mut Story) {
+        let (status, code, message) = match error {
+            // 400, because the client would send a 413 again five times.
+            BodyError::TooLarge { bytes_max } => (
+                StatusCode::BAD_REQUEST,
+                "request_too_large",
+                format!(
+                    "The request body is larger than {bytes_max} bytes (`proxy.body_bytes_max`). Start a new thread, \
+                     send fewer or smaller images, or raise the limit."
+                ),
+            ),
+            BodyError::Stalled { stall } => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                format!("Nothing of the request body came for {} s.", stall.as_secs_f32()),
+            ),
+            BodyError::Encoding { name } => (
+                StatusCode::BAD_REQUEST,
+                "unsupported_encoding",
+                format!("`content-encoding: {name:?}` is not read here; send zstd, gzip or nothing."),
+            ),
+            BodyError::Corrupt { encoding, source } => (
+                StatusCode::BAD_REQUEST,
+                "invalid_encoding",
+                format!("The request body is not the {encoding} it claims to be: {source}."),
+            ),
+            BodyError::Broken(_) => {
+                (StatusCode::BAD_REQUEST, "request_broken", "The request body broke off.".to_owned())
+            }
+        };
+        story.refused(FailureKind::Caller, Some("body"));
+        let mut headers = self.headers("application/json");
+        // What is left of the body is not a request.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        self.reply.head(status, headers);
+        let body = encode_error(FailureKind::Caller.row().error_type, code, &message, None, &self.request_id);
+        self.reply.write(&body);
+    }
+
+    pub(super) fn headers(&self, content_type: &'static str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        // Made of hexadecimal digits.
+        if let Ok(value) = HeaderValue::from_str(&self.request_id) {
+            headers.insert(HeaderName::from_static("x-request-id"), value);
+        }
+        headers
+    }
+}
+
+fn status_of(failure: &Failure) -> StatusCode {
+    StatusCode::from_u16(failure.row().status).unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+fn stopping() -> Failure {
+    Failure::new(FailureKind::Shutdown, "codex-proxy is stopping; the request can be sent again.")
+}
