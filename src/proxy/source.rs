@@ -64,7 +64,7 @@ enum Form {
     Whole(Vec<u8>),
 }
 
-/// An answer that is no stream may be this large.
+/// An answer that is no stream may be this large: less than a stream, since it is held whole.
 const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Once the host has said how the answer ended, only its usage is waited for: some never close the stream.
 const AFTER_END_TIME_MAX: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ pub const USER_AGENT: &str = concat!("codex-proxy/", env!("CARGO_PKG_VERSION"));
 
 /// Idle connections are kept this long for the next step of a session.
 const POOL_IDLE: Duration = Duration::from_secs(90);
-/// Of an error's body, or of an answer that should have been a stream, this much is read.
+/// Of an error's body this much is read.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// An error's body may take this long after its head.
 const ERROR_BODY_TIME_MAX: Duration = Duration::from_secs(10);
@@ -128,7 +128,7 @@ impl Answer {
         }
     }
 
-    /// The whole body, for errors and for answers that are no stream; cut at a limit.
+    /// The whole body of an error, cut at a limit.
     pub async fn whole(&mut self) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.next().await? {

@@ -232,7 +232,7 @@ pub const DIALECTS: &[Dialect] = &[
     Dialect {
         name: "moonshot",
         hosts: &["api.moonshot.ai", "api.moonshot.cn", "api.kimi.com"],
-        source: "research of 2026-11-20 (CC-Switch's provider table): thoughts are kept on messages with calls",
+        source: "the provider table of CC Switch (github.com/farion1231/cc-switch, codex.rs, read 2026-11-20): thoughts are kept on messages with calls",
         thinking: Thinking::Type,
         thoughts_back: ThoughtsBack::ReasoningContent,
         thoughts_required: true,
@@ -262,7 +262,7 @@ pub const DIALECTS: &[Dialect] = &[
     Dialect {
         name: "qwen",
         hosts: &["dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com"],
-        source: "research of 2026-11-20 (CC-Switch's provider table): enable_thinking, reasoning_content",
+        source: "the provider table of CC Switch (github.com/farion1231/cc-switch, codex.rs, read 2026-11-20): enable_thinking, reasoning_content",
         thinking: Thinking::Enable,
         thoughts_back: ThoughtsBack::Never,
         tool_choice: Choice::None,
@@ -287,7 +287,7 @@ pub const DIALECTS: &[Dialect] = &[
     Dialect {
         name: "mimo",
         hosts: &["api.xiaomimimo.com", "xiaomimimo.com"],
-        source: "research of 2026-11-20 (CC-Switch's provider table): thinking.type, reasoning_content must come back",
+        source: "the provider table of CC Switch (github.com/farion1231/cc-switch, codex.rs, read 2026-11-20): thinking.type, reasoning_content must come back",
         thinking: Thinking::Type,
         thoughts_back: ThoughtsBack::ReasoningContent,
         thoughts_required: true,
@@ -298,7 +298,7 @@ pub const DIALECTS: &[Dialect] = &[
     Dialect {
         name: "stepfun",
         hosts: &["api.stepfun.com", "api.stepfun.ai"],
-        source: "research of 2026-11-20 (CC-Switch's provider table): efforts low/high on 2603 and 3.7-flash, `reasoning`",
+        source: "the provider table of CC Switch (github.com/farion1231/cc-switch, codex.rs, read 2026-11-20): efforts low/high on 2603 and 3.7-flash, `reasoning`",
         efforts: &["low", "high"],
         effort_models: &["2603", "3.7-flash"],
         thoughts_back: ThoughtsBack::Never,
@@ -325,7 +325,7 @@ pub const DIALECTS: &[Dialect] = &[
     Dialect {
         name: "opencode",
         hosts: &["opencode.ai"],
-        source: "research of 2026-11-20 (CC-Switch's provider table): reasoning_effort with a ladder per model",
+        source: "the provider table of CC Switch (github.com/farion1231/cc-switch, codex.rs, read 2026-11-20): reasoning_effort with a ladder per model",
         efforts: &["low", "medium", "high", "max"],
         thoughts_back: ThoughtsBack::AsReceived,
         thoughts_on: ThoughtsOn::All,
@@ -471,7 +471,7 @@ pub const DIALECTS: &[Dialect] = &[
     Dialect {
         name: "siliconflow",
         hosts: &["api.siliconflow.com", "api.siliconflow.cn", "api-inference.modelscope.cn"],
-        source: "research of 2026-11-20 (CC-Switch's provider table): enable_thinking, reasoning_content",
+        source: "the provider table of CC Switch (github.com/farion1231/cc-switch, codex.rs, read 2026-11-20): enable_thinking, reasoning_content",
         thinking: Thinking::Enable,
         tool_choice: Choice::Auto,
         ..GENERIC

@@ -23,6 +23,9 @@ use crate::{
     model::request::{Item, Part, Request, Role, ToolKind},
 };
 
+/// Opens instructions that come as the user's words.
+const INSTRUCTIONS_LEAD: &str = "[instructions of the program you work in, not of the user]";
+
 /// Stands for the result of a call that has none.
 pub(super) const NO_RESULT: &str = "No result: the call was interrupted.";
 /// Stands for a result without text.
@@ -220,6 +223,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         }
     }
 
+    /// Instructions of the program around the model; as the user's words where the host has no place for them.
     fn system(&mut self, i: usize, role: Role, parts: &'r [Part<'a>]) {
         let text = self.text_of(i, "content", parts, None);
         let dialect = self.target.dialect;
@@ -227,10 +231,15 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             return;
         }
         if dialect.system_first {
-            if !self.messages.is_empty() {
-                self.losses.approximate(path(i), "the host takes system messages only at the front");
+            if self.messages.is_empty() {
+                self.front.push(text);
+                return;
             }
-            self.front.push(text);
+            // Moved to the front it would change the first bytes of every later request, and the host's cache of the
+            // whole conversation would be lost; it would also no longer stand where it was said.
+            self.losses.approximate(path(i), "the host takes system messages only at the front");
+            let content = wire::Content::Text(Cow::Owned(format!("{INSTRUCTIONS_LEAD}\n{text}")));
+            self.push_user(i, content);
             return;
         }
         let name = match role {

@@ -52,10 +52,20 @@ pub(super) struct Arguments {
     in_string: bool,
     escaped: bool,
     pub(super) complete: bool,
+    /// Size and hash of all that came.
+    bytes: usize,
+    hash: u64,
 }
 
 impl Arguments {
+    /// Whether the text says again what is already complete: some hosts end with the whole call once more.
+    fn repeated_by(&self, text: &str) -> bool {
+        self.complete && text.len() == self.bytes && mix(0, text) == self.hash
+    }
+
     fn feed(&mut self, text: &str) {
+        self.bytes += text.len();
+        self.hash = mix(self.hash, text);
         for byte in text.bytes() {
             match byte {
                 _ if self.escaped => self.escaped = false,
@@ -70,6 +80,11 @@ impl Arguments {
         }
         self.complete = self.begun && self.depth == 0 && !self.in_string;
     }
+}
+
+/// Goes on hashing, wherever the text was split: the step of FNV-1a.
+fn mix(hash: u64, text: &str) -> u64 {
+    text.bytes().fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 impl StreamDecoder {
@@ -133,6 +148,10 @@ impl StreamDecoder {
         }
         self.open_call(which, out);
         let Some(call) = self.calls.get_mut(which) else { return Ok(()) };
+        if call.arguments.repeated_by(&arguments) {
+            self.skipped += 1;
+            return Ok(());
+        }
         call.arguments.feed(&arguments);
         self.text_bytes += arguments.len() as u64;
         let Some(open) = &mut call.open else {
