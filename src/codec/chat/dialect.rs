@@ -307,7 +307,7 @@ pub const DIALECTS: &[Dialect] = &[
     Dialect {
         name: "openrouter",
         hosts: &["openrouter.ai"],
-        source: "https://openrouter.ai/docs/use-cases/reasoning-tokens (research of 2026-11-20): reasoning.effort without \
+        source: "https://openrouter.ai/docs/use-cases/reasoning-tokens (read 2026-11-20): reasoning.effort without \
                  max; reasoning_details come back unmodified and in order",
         thinking: Thinking::Reasoning,
         efforts: &["minimal", "low", "medium", "high", "xhigh"],

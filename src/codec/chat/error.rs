@@ -405,7 +405,7 @@ mod tests {
 
     #[test]
     fn every_vendor_is_understood() {
-        // Shapes and wordings after the vendors' error pages and the threads named in the research of 2026-11-20.
+        // Shapes and wordings after the vendors' error pages and public reports of each.
         for (status, body, expected) in [
             // OpenAI
             (

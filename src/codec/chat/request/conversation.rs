@@ -39,7 +39,7 @@ pub(super) const PICTURES: &str = "Pictures from the tool results above:";
 /// What the assistant says where a host allows no user message after a tool's.
 pub(super) const BRIDGE: &str = "Understood.";
 /// What Google accepts in place of the signature of a call its model did not make
-/// (research of 2026-11-20: CLIProxyAPI `internal/signature/gemini_validation.go`).
+/// (read 2026-11-20: CLIProxyAPI `internal/signature/gemini_validation.go`).
 pub(super) const NO_SIGNATURE: &str = r#"{"google":{"thought_signature":"skip_thought_signature_validator"}}"#;
 
 pub(super) struct Conversation<'r, 'a, 'l> {
