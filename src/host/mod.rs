@@ -4,6 +4,9 @@
 
 pub mod cataloguefile;
 pub mod files;
+pub mod log;
+pub mod manager;
 pub mod paths;
 pub mod portowner;
 pub mod secretfile;
+pub mod sockets;

@@ -10,4 +10,5 @@ pub mod event;
 pub mod failure;
 pub mod grammar;
 pub mod request;
+pub mod signal;
 pub mod usage;

@@ -1,0 +1,37 @@
+//! Where log entries go: to the journal with their fields when the journal listens on standard error, else to standard
+//! error as lines.
+
+use std::{
+    env,
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+};
+
+use nix::sys::stat::fstat;
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Starts the log; call it once. `identifier`: the program's name in the journal.
+pub fn start(level: LevelFilter, identifier: &str) {
+    if standard_error_is_journal()
+        && let Ok(journal) = tracing_journald::layer()
+    {
+        // Without the prefix `MESSAGE_ID` is the journal's own; all other fields are named codex_… for that reason.
+        let journal = journal.with_field_prefix(None).with_syslog_identifier(identifier.to_owned());
+        tracing_subscriber::registry().with(level).with(journal).init();
+        return;
+    }
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+}
+
+/// systemd.exec(5): `JOURNAL_STREAM` holds device and inode of the stream that leads to the journal; it is inherited by
+/// children whose standard error may lead elsewhere, so it is compared.
+fn standard_error_is_journal() -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stat) = fstat(io::stderr().as_fd()) else { return false };
+    stream == format!("{}:{}", stat.st_dev, stat.st_ino)
+}
