@@ -5,6 +5,7 @@ pub mod catalogue;
 pub mod exchange;
 pub mod health;
 mod line;
+pub mod quarantine;
 pub mod reply;
 pub mod retry;
 pub mod route;
