@@ -31,7 +31,7 @@ use tracing_subscriber::filter::LevelFilter;
 /// Runs Codex with any model: answers the Responses API on a loopback address and asks the configured providers.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Arguments {
+pub(crate) struct Arguments {
     /// Loopback address to serve; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8459")]
     listen: SocketAddr,

@@ -11,7 +11,7 @@ use codex_proxy::host::paths::Paths;
 /// Sets Codex up for codex-proxy, and looks after the running proxy.
 #[derive(Parser)]
 #[command(name = "codex-proxyctl", version)]
-struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
