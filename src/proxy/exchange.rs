@@ -10,7 +10,11 @@
 //! and another place stay possible. After the first forwarded item nothing is tried again: what breaks then is told in
 //! the stream. Whatever happens, the client gets exactly one end.
 
-use std::{mem, sync::Arc, time::SystemTime};
+use std::{
+    mem,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -20,6 +24,7 @@ use tokio::time::sleep;
 use super::{
     body,
     line::Line,
+    quarantine::Fingerprint,
     reply::Reply,
     retry::{self, Next, Progress},
     route::{self, Choice, Hop},
@@ -50,6 +55,14 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     let whole = match line.during(body::read(&parts.headers, incoming, &limits)).await {
         Ok(Ok(whole)) => whole,
         Ok(Err(error)) => return line.refuse_body(&error, &mut story),
+        Err(failure) => return line.fail(failure, &mut story),
+    };
+    // Recorded before anything looks at the body: whatever it does to this process, the next one knows.
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let entering = service.quarantine().enter(Fingerprint::of(&whole.bytes), now_s);
+    let _presence = match line.during(entering).await {
+        Ok(Some(presence)) => presence,
+        Ok(None) => return line.refuse(&quarantined(line.request_id()), &mut story),
         Err(failure) => return line.fail(failure, &mut story),
     };
     let decoded = match decode_request(&whole.bytes, service.sealer()) {
@@ -95,6 +108,18 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     line.finish(&mut story);
     service.counters().skipped(source.skipped);
     source.drain().await;
+}
+
+/// The answer to a request that has killed the process twice.
+fn quarantined(request_id: &str) -> InvalidRequest {
+    InvalidRequest {
+        param: None,
+        message: format!(
+            "codex-proxy died twice while it served this request and nothing else, so it is refused for ten minutes. \
+             Start a new thread or change the request, and please report it with {request_id}."
+        ),
+        code: Some("request_quarantined"),
+    }
 }
 
 /// What no provider behind this program can do, and what the client should do instead.

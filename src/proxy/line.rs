@@ -172,6 +172,11 @@ impl Line {
         self.during(reply.room()).await
     }
 
+    /// The request's id.
+    pub(super) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
     pub(super) fn ended(&self) -> bool {
         self.encoder.as_ref().is_some_and(|encoder| encoder.ended().is_some())
     }

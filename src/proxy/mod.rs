@@ -1,6 +1,7 @@
 //! The HTTP service. Start reading at [`exchange`].
 
 pub mod body;
+pub mod capped;
 pub mod catalogue;
 pub mod exchange;
 pub mod health;

@@ -15,7 +15,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -26,9 +26,9 @@ use super::{
     exchange::exchange,
     health::memory_bytes,
     reply::{self, Answer, ReplyBody},
-    service::Service,
+    service::{Service, State},
 };
-use crate::codec::responses::error::encode_error;
+use crate::{codec::responses::error::encode_error, host::manager::Manager};
 
 /// A client may take this long over its request's head; a connection that is idle for so long is closed. Longer than
 /// clients keep idle connections (90 s), so that it is the client who closes and no request meets a closing door.
@@ -41,15 +41,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Accepts connections until `stop` says something (or is closed), then lets what is under way finish within
 /// `proxy.drain_s`, ends the rest with a retryable failure, and returns when all connections are closed. A second word
 /// ends the wait.
-pub async fn serve(service: Arc<Service>, listener: TcpListener, mut stop: mpsc::Receiver<()>) {
+///
+/// Tells `manager` that it serves, and goes on telling it: from here, because this is the path that serves.
+pub async fn serve(service: Arc<Service>, listener: TcpListener, mut stop: mpsc::Receiver<()>, manager: Manager) {
     let mut connections = JoinSet::new();
+    let mut alive = manager.keepalive().map(tokio::time::interval);
+    let mut state = service.state();
+    manager.ready(&service.status_line());
     loop {
         tokio::select! {
             biased;
             _ = stop.recv() => break,
+            () = tick(&mut alive) => manager.alive(),
+            Ok(()) = state.changed() => manager.status(&service.status_line()),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(Arc::clone(&service), stream));
+                    let service = Arc::clone(&service);
+                    let draining = service.draining();
+                    connections.spawn(connection(stream, draining, move |request| {
+                        respond(Arc::clone(&service), request)
+                    }));
                 }
                 Err(error) => {
                     warn!(codex_error = %error, "cannot accept a connection, trying again");
@@ -59,9 +70,11 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener, mut stop: mpsc:
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     }
+    // Closes our end only: a socket that the manager holds goes on taking connections for the next run.
     drop(listener);
     service.begin_draining();
     let drain = service.live().settings.proxy.drain;
+    manager.stopping(drain + 2 * CLOSE_TIME_MAX);
     info!(codex_active = service.counters().active(), codex_drain_s = drain.as_secs_f32(), "stopping");
     let mut all = std::pin::pin!(async { while connections.join_next().await.is_some() {} });
     let drained = tokio::select! {
@@ -76,18 +89,29 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener, mut stop: mpsc:
     }
 }
 
-async fn connection(service: Arc<Service>, stream: TcpStream) {
+/// The next tick, or never.
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Serves one connection; once `draining` is true it ends after the answer under way.
+pub(super) async fn connection<F>(
+    stream: TcpStream,
+    mut draining: watch::Receiver<bool>,
+    respond: impl Fn(Request<Incoming>) -> F,
+) where
+    F: Future<Output = Answer>,
+{
     if let Err(error) = stream.set_nodelay(true) {
         debug!(codex_error = %error, "cannot switch off Nagle's algorithm, keeping it");
     }
-    let mut draining = service.draining();
-    let respond = {
-        let service = Arc::clone(&service);
-        service_fn(move |request| {
-            let service = Arc::clone(&service);
-            async move { Ok::<_, Infallible>(respond(service, request).await) }
-        })
-    };
+    let respond = service_fn(|request| {
+        let answer = respond(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)
@@ -135,6 +159,7 @@ const UNBUILT: [(&str, &str); 17] = [
     ("/accounts", "The account page is not built; see the configuration file."),
 ];
 
+/// Answers one request.
 async fn respond(service: Arc<Service>, mut request: Request<Incoming>) -> Answer {
     let request_id = service.new_request_id();
     let Some(answer) = answer_by_head(&service, &request, &request_id) else {
@@ -166,7 +191,16 @@ fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &s
             _ => not_allowed(&full, "GET", request_id),
         });
     }
-    if !service.knows(request.headers().get(header::AUTHORIZATION)) {
+    let config_error = match &*service.state().borrow() {
+        State::ConfigError(text) => Some(text.clone()),
+        State::Ready | State::Degraded(_) | State::Stopping => None,
+    };
+    // Without a token that can be read nobody can show it; what is answered then is what everybody may know.
+    let known = service.knows(request.headers().get(header::AUTHORIZATION)) || !service.has_token();
+    if let Some(text) = config_error.filter(|_| known && path == "/responses" && method == Method::POST) {
+        return Some(refuse(StatusCode::BAD_REQUEST, "configuration_error", &text));
+    }
+    if !known {
         let mut answer = refuse(
             StatusCode::UNAUTHORIZED,
             "invalid_token",
@@ -232,7 +266,7 @@ fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &s
 }
 
 /// The path without `/v1` (pasted once, twice or not at all) and without a trailing slash.
-fn normalise(path: &str) -> &str {
+pub(super) fn normalise(path: &str) -> &str {
     let mut path = path.trim_end_matches('/');
     while let Some(rest) = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')) {
         path = rest;
@@ -240,7 +274,7 @@ fn normalise(path: &str) -> &str {
     path
 }
 
-fn models(service: &Service, headers: &HeaderMap, request_id: &str) -> Answer {
+pub(super) fn models(service: &Service, headers: &HeaderMap, request_id: &str) -> Answer {
     let live = service.live();
     let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|v| *v == live.models_etag);
     let (status, body) =
@@ -252,7 +286,7 @@ fn models(service: &Service, headers: &HeaderMap, request_id: &str) -> Answer {
 }
 
 /// Refuses what a page in a browser could send: a foreign `Host` (DNS rebinding) or a foreign `Origin`.
-fn check_origin(headers: &HeaderMap, uri_host: Option<&str>) -> Result<(), String> {
+pub(super) fn check_origin(headers: &HeaderMap, uri_host: Option<&str>) -> Result<(), String> {
     for host in headers.get_all(header::HOST) {
         let host = host.to_str().unwrap_or("?");
         if !is_loopback_authority(host) {
@@ -292,11 +326,11 @@ fn not_allowed(path: &str, allowed: &'static str, request_id: &str) -> Answer {
     answer
 }
 
-fn error_answer(status: StatusCode, code: &str, message: &str, request_id: &str) -> Answer {
+pub(super) fn error_answer(status: StatusCode, code: &str, message: &str, request_id: &str) -> Answer {
     json_answer(status, encode_error("invalid_request_error", code, message, None, request_id).into(), request_id)
 }
 
-fn json_answer(status: StatusCode, body: Bytes, request_id: &str) -> Answer {
+pub(super) fn json_answer(status: StatusCode, body: Bytes, request_id: &str) -> Answer {
     let mut answer = whole(status, body, request_id);
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer

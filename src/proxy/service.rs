@@ -18,6 +18,7 @@ use super::{
     body::Limits,
     catalogue,
     health::Counters,
+    quarantine::Quarantine,
     route::{self, Hop},
     upstream::Upstreams,
 };
@@ -31,11 +32,39 @@ use crate::{
     model::failure::{Failure, FailureKind},
 };
 
+/// Whether and how requests are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// As they should be.
+    Ready,
+    /// They are served; something that ought to be kept is not, and why.
+    Degraded(String),
+    /// Each gets one 400 with this text: file, key, value and what would be right.
+    ConfigError(String),
+    /// The end has begun.
+    Stopping,
+}
+
+impl State {
+    /// The word on the bus and in `/health`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Degraded(_) => "degraded",
+            Self::ConfigError(_) => "config-error",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// One running proxy.
 #[derive(Debug)]
 pub struct Service {
     live: Mutex<Arc<Live>>,
-    token: Secret32,
+    state: watch::Sender<State>,
+    quarantine: Arc<Quarantine>,
+    /// `None` while the token exists and cannot be read: then the state is [`State::ConfigError`].
+    token: Option<Secret32>,
     sealer: Sealer,
     counters: Counters,
     began: Instant,
@@ -189,9 +218,11 @@ struct HealthRoute<'a> {
 
 impl Service {
     /// A service that has not begun to serve.
-    pub fn new(settings: Settings, token: Secret32, sealer: Sealer, prompt: &Prompt) -> Self {
+    pub fn new(settings: Settings, token: Option<Secret32>, sealer: Sealer, prompt: &Prompt) -> Self {
         Self {
             live: Mutex::new(Arc::new(Live::new(settings, prompt))),
+            state: watch::Sender::new(State::Ready),
+            quarantine: Arc::new(Quarantine::without_files()),
             token,
             sealer,
             counters: Counters::default(),
@@ -217,6 +248,44 @@ impl Service {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
     }
 
+    /// The same, with a record of what is in flight.
+    pub fn with_quarantine(self, quarantine: Quarantine) -> Self {
+        Self { quarantine: Arc::new(quarantine), ..self }
+    }
+
+    /// Who is suspected of killing the process.
+    pub fn quarantine(&self) -> &Arc<Quarantine> {
+        &self.quarantine
+    }
+
+    /// How requests are served now; wait on it to learn of changes.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Changes that. Stopping is for good.
+    pub fn set_state(&self, state: State) {
+        self.state.send_if_modified(|now| {
+            let changes = *now != State::Stopping && *now != state;
+            if changes {
+                *now = state;
+            }
+            changes
+        });
+    }
+
+    /// One line for `systemctl status`.
+    pub fn status_line(&self) -> String {
+        match &*self.state.borrow() {
+            State::Ready => format!("Serving {} models.", self.live().settings.models.len() + 1),
+            State::Degraded(why) => format!("Serving, but {why}"),
+            State::ConfigError(text) => {
+                format!("The configuration cannot be used: {}", text.lines().next().unwrap_or(""))
+            }
+            State::Stopping => "Stopping.".to_owned(),
+        }
+    }
+
     /// Opens and seals opaque data.
     pub fn sealer(&self) -> &Sealer {
         &self.sealer
@@ -232,12 +301,19 @@ impl Service {
         self.began.elapsed()
     }
 
+    /// False while the token exists and cannot be read.
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// True if an `Authorization` header holds our token.
     pub fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
         let presented = authorization.map(HeaderValue::as_bytes).unwrap_or_default();
-        match presented.split_at_checked(7) {
-            Some((scheme, token)) => scheme.eq_ignore_ascii_case(b"bearer ") && self.token.matches(token.trim_ascii()),
-            None => false,
+        match (presented.split_at_checked(7), &self.token) {
+            (Some((scheme, presented)), Some(token)) => {
+                scheme.eq_ignore_ascii_case(b"bearer ") && token.matches(presented.trim_ascii())
+            }
+            _ => false,
         }
     }
 
@@ -253,9 +329,10 @@ impl Service {
                 routes: model.routes.iter().map(|r| format!("{}/{}", r.provider, r.model)).collect(),
             })
             .collect();
+        let state = self.state.borrow().word();
         let health = Health {
             ok: true,
-            state: if *self.draining.borrow() { "stopping" } else { "ready" },
+            state,
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: self.uptime().as_secs(),
             memory_mb: memory_bytes.map(|b| (b as f64 / 1_048_576.0 * 10.0).round() / 10.0),
@@ -307,6 +384,7 @@ impl Service {
 
     /// Says so.
     pub fn begin_draining(&self) {
+        self.set_state(State::Stopping);
         self.draining.send_replace(true);
     }
 
