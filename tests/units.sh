@@ -37,6 +37,10 @@ clean() {
 }
 trap clean EXIT
 
+kills=${KILLS:-200}
+codex=${CODEX_BIN:-$(sed -n 's/^CODEX_BIN=//p' tests/.setup/env 2>/dev/null)}
+[ $full = no ] || [ -x "$codex" ] || { echo "no Codex: run tests/setup.sh first"; exit 1; }
+
 # --- one suite ---------------------------------------------------------------------------------------------------------
 # check NAME COMMAND…: one test. What it printed is shown when it fails, and what the journal says.
 check() {
@@ -175,8 +179,7 @@ killed() {
     die
     answers
     [ "$(main_pid)" != "$before" ]
-    # shellcheck disable=SC2016  # expanded in the box
-    user sh -c 'grep -q "signal killed KILL" "$XDG_RUNTIME_DIR/codex-proxy/exits"'
+    ended signal killed KILL
 }
 stopped_dead() {
     local before
@@ -184,8 +187,11 @@ stopped_dead() {
     die STOP
     answers # after the watchdog's ten seconds
     [ "$(main_pid)" != "$before" ]
-    # shellcheck disable=SC2016
-    user sh -c 'grep -q "watchdog killed KILL" "$XDG_RUNTIME_DIR/codex-proxy/exits"'
+    ended watchdog killed KILL
+}
+# ended RESULT CODE STATUS: the run that serves now has written in the journal how the one before it ended.
+ended() {
+    soon 5 root sh -c "journalctl -b -o json _PID=$(main_pid) CODEX_RESULT=$1 CODEX_EXIT_CODE=$2 CODEX_EXIT_STATUS=$3 | grep -q 'did not end well'"
 }
 reload() { local before; before=$(main_pid); ctl reload codex-proxy.service; answers; [ "$(main_pid)" = "$before" ]; }
 name_held() { user busctl --user --timeout=2 status org.codexproxy.Proxy1; }
@@ -224,10 +230,138 @@ s = socket.create_server(('127.0.0.1', $port)); time.sleep(600)"
 }
 remove_capped() { "$box" install "$name" "$1"; ctl start codex-proxy.service; hit_cap; remove; }
 
+# --- a real session ---
+# configure TEXT: the user's configuration.
+configure() {
+    printf '%s\n' "$1" >"$work/$name.toml"
+    user mkdir -p /home/alice/.config/codex-proxy
+    "$box" copy "$name" "$work/$name.toml" /home/alice/.config/codex-proxy/config.toml
+    root chown alice:alice /home/alice/.config/codex-proxy/config.toml
+}
+codex_exec() { # codex_exec MODEL PROMPT: prints the last message
+    user sh -c "mkdir -p ~/work && cd ~/work && NO_PROXY=127.0.0.1 timeout 120 codex exec --skip-git-repo-check \
+        -s danger-full-access -m '$1' '$2' </dev/null"
+}
+codex_session() {
+    user sh -c 'mkdir -p ~/.codex && printf "# mine\n[analytics]\nenabled = false\n" >~/.codex/config.toml && cp ~/.codex/config.toml ~/before'
+    user codex-proxyctl setup --default --model demo
+    codex_exec demo 'show me'
+    user grep -q 'codex-proxy works here' /home/alice/work/codex-proxy-demo.md
+    # Codex notes down that it trusts the directory; that is its own and stays.
+    user codex-proxyctl restore
+    not user grep -q codex-proxy /home/alice/.codex/config.toml
+    user sh -c 'head -n 3 ~/.codex/config.toml | cmp - ~/before'
+    user codex-proxyctl setup --default --model demo
+}
+upstream=$(printf '%s\n' '[providers.slow]' 'base_url = "http://127.0.0.1:9000/v1"' 'dialect = "openai"' 'accounts = []' \
+    '[models.slow]' 'routes = ["slow/m"]')
+killed_in_mid_turn() {
+    configure "$upstream"
+    ctl reload codex-proxy.service
+    rm -f "$work/$name.begun"
+    "$box" hostexec "$name" python3 tests/support/slow_upstream.py 9000 "$work/$name.begun" &
+    soon 5 root sh -c "ss -Htln 'sport = :9000' | grep -q ."
+    codex_exec slow 'go on' >"$work/$name.turn" 2>&1 &
+    local turn=$!
+    soon 20 test -e "$work/$name.begun"
+    die
+    wait $turn || { cat "$work/$name.turn"; return 1; }
+    grep -q 'told in full' "$work/$name.turn" || { cat "$work/$name.turn"; return 1; }
+    root pkill -f slow_upstream.py || pkill -f "slow_upstream.py 9000 $work/$name.begun"
+}
+no_cap() { # the cap would end the tests below; the package's own is tried elsewhere
+    user mkdir -p /home/alice/.config/systemd/user/codex-proxy.service.d
+    user sh -c 'printf "[Unit]\nStartLimitIntervalSec=0\n" >~/.config/systemd/user/codex-proxy.service.d/cap.conf'
+    ctl daemon-reload
+}
+with_cap() { user rm -r /home/alice/.config/systemd/user/codex-proxy.service.d; ctl daemon-reload; ctl reset-failed codex-proxy.service; }
+killed_under_load() {
+    no_cap
+    local token before
+    token=$(user codex-proxyctl token --port $port)
+    rm -f "$work/$name.stop"
+    "$box" hostexec "$name" env TOKEN="$token" python3 tests/support/hammer.py $port "$work/$name.stop" >"$work/$name.hammer" &
+    local load=$!
+    for _ in $(seq "$kills"); do
+        before=$(main_pid)
+        root kill -9 "$before"
+        soon 5 test "$(main_pid)" != "$before"
+        soon 5 is codex-proxy.service ActiveState active
+    done
+    touch "$work/$name.stop"
+    wait $load
+    cat "$work/$name.hammer"
+    grep -q ' refused 0 ' "$work/$name.hammer"
+    grep -q ' quarantined 0' "$work/$name.hammer"
+    with_cap
+}
+config_error() {
+    local before
+    configure '[proxy]
+head_hold = 3'
+    ctl restart codex-proxy.service
+    before=$(main_pid)
+    [ "$(request)" = 400 ]
+    user grep -q head_hold_s /tmp/answer
+    user sh -c "curl -s http://127.0.0.1:$port/health | grep -q config-error"
+    is codex-proxy.service NRestarts 0
+    configure ''
+    ctl reload codex-proxy.service
+    soon 5 sh -c "[ \"\$('$box' user '$name' curl -s http://127.0.0.1:$port/health | grep -c ready)\" = 1 ]"
+    [ "$(request)" = 200 ]
+    [ "$(main_pid)" = "$before" ]
+}
+token_unreadable() {
+    local state=/home/alice/.local/state/codex-proxy
+    root chown root:root $state/token
+    ctl restart codex-proxy.service
+    user sh -c "curl -s http://127.0.0.1:$port/health | grep -q config-error"
+    user sh -c "curl -s -d '{\"model\":\"demo\",\"input\":\"x\"}' http://127.0.0.1:$port/v1/responses | grep -q 'the token cannot be read'"
+    is codex-proxy.service NRestarts 0
+    root chown alice:alice $state/token
+    ctl reload codex-proxy.service
+    soon 5 sh -c "[ \"\$('$box' user '$name' curl -s http://127.0.0.1:$port/health | grep -c ready)\" = 1 ]"
+    [ "$(request)" = 200 ]
+}
+state_unwritable() {
+    local state=/home/alice/.local/state/codex-proxy
+    root sh -c "rm $state/opaque.key; chown root:root $state; chmod 755 $state"
+    ctl restart codex-proxy.service
+    user sh -c "curl -s http://127.0.0.1:$port/health | grep -q degraded"
+    [ "$(request)" = 200 ]
+    root sh -c "chown alice:alice $state; chmod 700 $state"
+    ctl restart codex-proxy.service
+    user sh -c "curl -s http://127.0.0.1:$port/health | grep -q ready"
+}
+poison() { # a request that is under way whenever the process dies of a fault of its own
+    local token
+    no_cap
+    configure "$upstream"
+    ctl restart codex-proxy.service
+    "$box" hostexec "$name" python3 tests/support/slow_upstream.py 9000 "$work/$name.begun" --forever &
+    soon 5 root sh -c "ss -Htln 'sport = :9000' | grep -q ."
+    token=$(user codex-proxyctl token --port $port)
+    for _ in 1 2; do
+        rm -f "$work/$name.begun"
+        user curl -s --max-time 20 -o /dev/null -H "Authorization: Bearer $token" \
+            -d '{"model":"slow","stream":true,"input":"poison"}' "http://127.0.0.1:$port/v1/responses" &
+        soon 10 test -e "$work/$name.begun"
+        die SEGV
+        soon 5 answers
+    done
+    user curl -s --max-time 20 -H "Authorization: Bearer $token" \
+        -d '{"model":"slow","stream":true,"input":"poison"}' "http://127.0.0.1:$port/v1/responses" | grep request_quarantined
+    [ "$(request)" = 200 ]
+    pkill -f "slow_upstream.py 9000 $work/$name.begun"
+    configure ''
+    ctl restart codex-proxy.service
+    with_cap
+}
+
 try_suite() {
     suite=$1 name=$2
     local v
-    "$box" up "$name" --suite "$suite"
+    "$box" up "$name" --suite "$suite" ${codex:+--bind "$codex:/usr/local/bin/codex"}
     check "install" "$box" install "$name" "$deb"
     check "the units hold nothing that this systemd complains of" verify
     check "the services are sandboxed" exposure
@@ -246,6 +380,13 @@ try_suite() {
         check "reload keeps the process" reload
         check "a killed proxy is back, and how it ended is recorded" killed
         check "a proxy that hangs is replaced" stopped_dead
+        check "Codex edits a file through the installed proxy, and its settings come back" codex_session
+        check "a turn of Codex outlives a kill in mid-stream" killed_in_mid_turn
+        check "no connection is refused in $kills kills under load" killed_under_load
+        check "a wrong configuration is told and costs no start" config_error
+        check "a token that cannot be read is told" token_unreadable
+        check "state that cannot be written does not keep requests from being served" state_unwritable
+        check "a request that kills twice is refused, others are served" poison
         check "the fallback answers when the starts are used up" capped
         check "recover brings the proxy back" recover
         check "a taken port is left alone" port_taken

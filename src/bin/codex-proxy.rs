@@ -377,13 +377,18 @@ fn stop_signals() -> io::Result<(mpsc::Receiver<()>, impl Future<Output = ()>)> 
 async fn reload_on(mut signal: Signal, service: Arc<Service>, layers: Layers, state: PathBuf, manager: Manager) {
     while signal.recv().await.is_some() {
         manager.reloading();
-        let (layers, state) = (layers.clone(), state.clone());
         // Files may lie on slow disks.
-        let read = tokio::task::spawn_blocking(move || (config::load(&layers), prompt(&state))).await;
+        let (from, prompt_from) = (layers.clone(), state.clone());
+        let read = tokio::task::spawn_blocking(move || (config::load(&from), prompt(&prompt_from))).await;
         match read {
             Ok((Ok(settings), prompt)) => {
                 info!(codex_models = ?settings.offered(), "configuration reloaded");
                 service.reload(settings, &prompt);
+                if !service.has_token()
+                    && let Ok(token) = secretfile::load_or_create(&state, secretfile::TOKEN)
+                {
+                    service.set_token(token);
+                }
                 if matches!(*service.state().borrow(), State::ConfigError(_)) && service.has_token() {
                     service.set_state(State::Ready);
                 }

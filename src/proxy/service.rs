@@ -2,7 +2,7 @@
 //! the two signals that end it.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -63,8 +63,8 @@ pub struct Service {
     live: Mutex<Arc<Live>>,
     state: watch::Sender<State>,
     quarantine: Arc<Quarantine>,
-    /// `None` while the token exists and cannot be read: then the state is [`State::ConfigError`].
-    token: Option<Secret32>,
+    /// Empty while the token exists and cannot be read: then the state is [`State::ConfigError`].
+    token: OnceLock<Secret32>,
     sealer: Sealer,
     counters: Counters,
     began: Instant,
@@ -223,7 +223,7 @@ impl Service {
             live: Mutex::new(Arc::new(Live::new(settings, prompt))),
             state: watch::Sender::new(State::Ready),
             quarantine: Arc::new(Quarantine::without_files()),
-            token,
+            token: token.map(OnceLock::from).unwrap_or_default(),
             sealer,
             counters: Counters::default(),
             began: Instant::now(),
@@ -303,13 +303,19 @@ impl Service {
 
     /// False while the token exists and cannot be read.
     pub fn has_token(&self) -> bool {
-        self.token.is_some()
+        self.token.get().is_some()
+    }
+
+    /// Takes a token that can be read now. The first one stands.
+    pub fn set_token(&self, token: Secret32) {
+        // A second one loses: the processes that know the first go on being served.
+        let _ = self.token.set(token);
     }
 
     /// True if an `Authorization` header holds our token.
     pub fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
         let presented = authorization.map(HeaderValue::as_bytes).unwrap_or_default();
-        match (presented.split_at_checked(7), &self.token) {
+        match (presented.split_at_checked(7), self.token.get()) {
             (Some((scheme, presented)), Some(token)) => {
                 scheme.eq_ignore_ascii_case(b"bearer ") && token.matches(presented.trim_ascii())
             }
