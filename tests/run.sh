@@ -59,6 +59,17 @@ if [ -f target/fault-table.md ]; then echo "The fault table is in target/fault-t
 timeout 300 "$OPENAI_PYTHON" tests/openai_parse.py </dev/null 2>&1 | tee "$out/openai" | sed 's/^/  /'
 count "openai package" "${PIPESTATUS[0]}" "$out/openai" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
 
+check "shellcheck" shellcheck .ci/run tests/*.sh tests/systemd-box debian/codex-proxy.postinst debian/codex-proxy.prerm \
+    debian/codex-proxy.postrm
+if [ "$(id -u)" -eq 0 ]; then
+    timeout 1800 tests/package.sh </dev/null 2>&1 | tee "$out/package" | sed 's/^/  /'
+    count "package" "${PIPESTATUS[0]}" "$out/package" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
+    timeout 1500 tests/units.sh --full </dev/null 2>&1 | tee "$out/units" | sed 's/^/  /'
+    count "units" "${PIPESTATUS[0]}" "$out/units" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
+else
+    echo "skipped the package and its units: containers and apt-get need root"
+fi
+
 if [ ${#failures[@]} -gt 0 ]; then printf 'failed: %s\n' "${failures[@]}"; fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

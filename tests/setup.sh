@@ -28,6 +28,7 @@ want node nodejs
 want npm npm
 want python3 python3
 want tmux tmux
+want shellcheck shellcheck
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
