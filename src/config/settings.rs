@@ -17,7 +17,7 @@ use super::{
 use crate::codec::chat::dialect::Dialect;
 
 /// The model that is built in: scripted, without a network. No configured name may be this.
-pub const DEMO: &str = "demo";
+pub use crate::model::demo::MODEL as DEMO;
 
 /// Everything that can be configured. [`Settings::default`] is what holds without any file: only [`DEMO`] is offered.
 #[derive(Debug, Clone, Default, PartialEq)]

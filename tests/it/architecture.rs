@@ -317,8 +317,9 @@ fn no_file_names_the_machine_it_was_written_on() {
     let home = std::env::var("HOME").unwrap_or_default();
     let mut forbidden: Vec<String> = [here, home].into_iter().filter(|path| path.matches('/').count() > 1).collect();
     forbidden.extend(["home", "Users"].map(|homes| format!("/{homes}/")));
-    // `u` is the user of examples.
-    let examples = ['/', '"'].map(|end| format!("{}u{end}", forbidden[forbidden.len() - 2]));
+    // `u` is the user of examples, `alice` the one of the containers.
+    let homes = forbidden[forbidden.len() - 2].clone();
+    let examples = ["u/", "u\"", "alice", "$USER_NAME"].map(|user| format!("{homes}{user}"));
     let mut files = Vec::new();
     for entry in fs::read_dir(root()).unwrap() {
         let path = entry.unwrap().path();

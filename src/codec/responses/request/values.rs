@@ -1,0 +1,154 @@
+//! Single values of a body: taken as raw JSON, checked one at a time, refused in the client's terms. PURE.
+
+use std::{borrow::Cow, fmt};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{InvalidRequest, Result};
+use crate::model::request::Text;
+
+/// Where in the body something stands; printed only when there is something to say about it.
+#[derive(Clone, Copy)]
+pub(super) enum Path<'p> {
+    Root,
+    Key(&'p Path<'p>, &'static str),
+    Index(&'p Path<'p>, usize),
+}
+
+impl<'p> Path<'p> {
+    pub(super) fn key(&'p self, key: &'static str) -> Path<'p> {
+        Path::Key(self, key)
+    }
+    pub(super) fn index(&'p self, index: usize) -> Path<'p> {
+        Path::Index(self, index)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Key(Path::Root, key) => f.write_str(key),
+            Path::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Path::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+pub(super) fn optional<'a, T>(
+    raw: Option<&'a RawValue>,
+    path: &Path<'_>,
+    read: impl FnOnce(&'a RawValue, &Path<'_>) -> Result<T>,
+) -> Result<Option<T>> {
+    raw.map(|raw| read(raw, path)).transpose()
+}
+
+pub(super) fn required<'a, T>(
+    raw: Option<&'a RawValue>,
+    path: &Path<'_>,
+    expected: &str,
+    read: impl FnOnce(&'a RawValue, &Path<'_>) -> Result<T>,
+) -> Result<T> {
+    read(raw.ok_or_else(|| missing(path, expected))?, path)
+}
+
+pub(super) fn fields<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &Path<'_>) -> Result<T> {
+    if kind_of(raw) != "an object" {
+        return Err(wrong(raw, path, "an object"));
+    }
+    // What is left to go wrong is a key that stands twice.
+    serde_json::from_str(raw.get()).map_err(|e| InvalidRequest {
+        param: Some(path.to_string()),
+        message: format!("`{path}` is not an object of the Responses API: {e}."),
+        code: None,
+    })
+}
+
+pub(super) fn array<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<&'a RawValue>> {
+    serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, "an array"))
+}
+
+pub(super) fn object<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<&'a RawValue> {
+    if kind_of(raw) == "an object" { Ok(raw) } else { Err(wrong(raw, path, "an object")) }
+}
+
+pub(super) fn string<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>> {
+    let json = raw.get();
+    if kind_of(raw) != "a string" {
+        return Err(wrong(raw, path, "a string"));
+    }
+    if !json.as_bytes().contains(&b'\\') {
+        return Ok(Cow::Borrowed(&json[1..json.len() - 1]));
+    }
+    serde_json::from_str::<String>(json).map(Cow::Owned).map_err(|e| InvalidRequest {
+        param: Some(path.to_string()),
+        message: format!("`{path}` is not a valid JSON string: {e}."),
+        code: None,
+    })
+}
+
+/// A string that is not empty.
+pub(super) fn name<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>> {
+    let text = string(raw, path)?;
+    if text.is_empty() {
+        Err(invalid(path, "an empty string".to_owned(), "a string that is not empty"))
+    } else {
+        Ok(text)
+    }
+}
+
+/// A string holding JSON; an object is taken as its own text.
+pub(super) fn json_text<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>> {
+    if kind_of(raw) == "an object" { Ok(Cow::Borrowed(raw.get())) } else { string(raw, path) }
+}
+
+pub(super) fn boolean(raw: &RawValue, path: &Path<'_>) -> Result<bool> {
+    serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, "true or false"))
+}
+
+pub(super) fn positive(raw: &RawValue, path: &Path<'_>) -> Result<u64> {
+    match serde_json::from_str(raw.get()) {
+        Ok(number) if number > 0 => Ok(number),
+        Ok(_) | Err(_) => Err(wrong(raw, path, "a whole number of at least 1")),
+    }
+}
+
+pub(super) fn number_within(raw: &RawValue, path: &Path<'_>, min: f64, max: f64) -> Result<f64> {
+    match serde_json::from_str::<f64>(raw.get()) {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        Ok(_) | Err(_) => Err(wrong(raw, path, &format!("a number from {min} to {max}"))),
+    }
+}
+
+pub(super) fn kind_of(raw: &RawValue) -> &'static str {
+    match raw.get().as_bytes().first() {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') | None => "null",
+        Some(_) => "a number",
+    }
+}
+
+pub(super) fn missing(path: &Path<'_>, expected: &str) -> InvalidRequest {
+    invalid(path, "nothing".to_owned(), expected)
+}
+
+/// An error that shows short scalars as they came and only the kind of anything else.
+pub(super) fn wrong(raw: &RawValue, path: &Path<'_>, expected: &str) -> InvalidRequest {
+    let found = match kind_of(raw) {
+        kind @ ("a number" | "a boolean") if raw.get().len() <= 40 => format!("{kind} ({})", raw.get()),
+        kind => kind.to_owned(),
+    };
+    invalid(path, found, expected)
+}
+
+pub(super) fn invalid(path: &Path<'_>, found: String, expected: &str) -> InvalidRequest {
+    InvalidRequest {
+        param: Some(path.to_string()),
+        message: format!("Invalid `{path}`: expected {expected}, found {found}."),
+        code: None,
+    }
+}
