@@ -168,7 +168,7 @@ remove() {
 }
 purge() {
     root apt-get purge -y -q codex-proxy
-    not root sh -c 'find / -xdev -name "*codex*" -not -path "/home/*" -not -path "/var/tmp/*" -print | grep .'
+    not root sh -c 'find / -xdev -name "*codex*" -not -path "*/alice/*" -not -path "/var/tmp/*" -print | grep .'
 }
 
 # What the programs must do for the units.
