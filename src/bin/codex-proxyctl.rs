@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use codex_proxy::ctl::{CtlError, catalogue, demo, setup, token};
+use codex_proxy::ctl::{CtlError, Outcome, catalogue, control, demo, doctor, logs, setup, status, token};
 use codex_proxy::host::paths::Paths;
 
 /// Sets Codex up for codex-proxy, and looks after the running proxy.
@@ -18,6 +18,41 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Say whether the proxy serves, and if not, which command mends it; exits 0 serving, 1 in trouble, 3 not running
+    Status {
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the journal of the proxy's services
+    Logs {
+        /// Go on with new entries as they come
+        #[arg(short, long)]
+        follow: bool,
+        /// At most so many entries, the newest
+        #[arg(short = 'n', long, value_name = "N")]
+        lines: Option<u32>,
+        /// No older entries: "10 min ago", "today", "2026-01-31 12:00"
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+    },
+    /// Check everything that proxy, service, Codex and providers need of each other; exits 1 if something fails
+    Doctor {
+        /// Codex's directory [default: $CODEX_HOME, else ~/.codex]
+        #[arg(long, value_name = "DIR")]
+        codex_home: Option<PathBuf>,
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start the proxy's socket and service
+    Start,
+    /// Stop socket, service and fallback (stopping the service alone lets the next connection start it again)
+    Stop,
+    /// Restart the service; connections wait meanwhile, answers under way get a few seconds to end
+    Restart,
+    /// Start again what crashed too often and is not started any more
+    Recover,
     /// Write the proxy into Codex's config.toml; `restore` undoes it
     Setup(SetupArgs),
     /// Take out of Codex's config.toml what `setup` wrote
@@ -43,9 +78,9 @@ enum Command {
     Catalogue(CatalogueCommand),
     /// Play the built-in demo model against the running proxy
     Demo {
-        /// The proxy's port on 127.0.0.1
-        #[arg(long, value_name = "N", default_value_t = setup::PORT)]
-        port: u16,
+        /// The proxy's port on 127.0.0.1 [default: that of codex-proxy.socket, else 8459]
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
         /// Write the demo's file into this directory instead of a fresh temporary one
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
@@ -54,9 +89,9 @@ enum Command {
 
 #[derive(Args)]
 struct SetupArgs {
-    /// The proxy's port on 127.0.0.1
-    #[arg(long, value_name = "N", default_value_t = setup::PORT)]
-    port: u16,
+    /// The proxy's port on 127.0.0.1 [default: that of codex-proxy.socket, moved if it is taken; else 8459]
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
     /// The model to select [default: the first the running proxy offers]
     #[arg(long, value_name = "M")]
     model: Option<String>,
@@ -96,7 +131,7 @@ async fn main() -> ExitCode {
         .with_target(false)
         .init();
     match run(cli.command).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             complain(&error);
             ExitCode::from(error.exit_code())
@@ -104,8 +139,18 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<(), CtlError> {
-    match command {
+async fn run(command: Command) -> Result<u8, CtlError> {
+    let Outcome { text, code } = match command {
+        Command::Status { json } => status::status(json).await?,
+        Command::Logs { follow, lines, since } => {
+            logs::logs(&logs::Options { follow, lines, since }).await?;
+            Outcome::default()
+        }
+        Command::Doctor { codex_home, json } => doctor::doctor(&paths()?, codex_home.as_deref(), json).await?,
+        Command::Start => control::start().await?,
+        Command::Stop => control::stop().await?,
+        Command::Restart => control::restart().await?,
+        Command::Recover => control::recover().await?,
         Command::Setup(args) => {
             let options = setup::Options {
                 port: args.port,
@@ -115,27 +160,34 @@ async fn run(command: Command) -> Result<(), CtlError> {
                 dry_run: args.dry_run,
                 codex: args.codex,
             };
-            show(&setup::setup(&options, &state_dir()?).await?)
+            Outcome::of(setup::setup(&options, &state_dir()?).await?)
         }
-        Command::Restore { codex_home, dry_run } => show(&setup::restore(codex_home.as_deref(), dry_run)?),
+        Command::Restore { codex_home, dry_run } => Outcome::of(setup::restore(codex_home.as_deref(), dry_run)?),
         Command::Token { port, hold } => {
             let stranger = if hold { token::Stranger::Hold } else { token::Stranger::Refuse };
             let token = token::for_port(port, &state_dir()?, token::LISTENER_WAIT, stranger)?;
-            show(&format!("{}\n", token.reveal()))
+            Outcome::of(format!("{}\n", token.reveal()))
         }
         Command::Catalogue(CatalogueCommand::Refresh { codex }) => {
-            show(&format!("{}\n", catalogue::refresh(&state_dir()?, codex.as_deref()).await?))
+            Outcome::of(format!("{}\n", catalogue::refresh(&state_dir()?, codex.as_deref()).await?))
         }
         Command::Demo { port, keep } => {
             // What cannot be printed is no reason to stop halfway.
             let mut say = |line: &str| drop(show(&format!("{line}\n")));
-            demo::run(port, keep.as_deref(), &state_dir()?, &mut say).await
+            demo::run(status::port_or(port).await, keep.as_deref(), &state_dir()?, &mut say).await?;
+            Outcome::default()
         }
-    }
+    };
+    show(&text)?;
+    Ok(code)
 }
 
 fn state_dir() -> Result<PathBuf, CtlError> {
-    Paths::from_env().map(|paths| paths.state).map_err(|error| CtlError::Arguments(error.to_string()))
+    paths().map(|paths| paths.state)
+}
+
+fn paths() -> Result<Paths, CtlError> {
+    Paths::from_env().map_err(|error| CtlError::Arguments(error.to_string()))
 }
 
 /// Prints at once. A reader that went away (`| head`) is an error like any other, not a panic.

@@ -44,12 +44,23 @@ fn find_client(path: Option<OsString>) -> Option<PathBuf> {
     std::env::split_paths(&path?).map(|dir| dir.join("codex")).find(|file| file.is_file())
 }
 
+/// The version of the first `codex` on the `PATH`; `None` if there is none, or it does not say.
+pub async fn client_version() -> Option<String> {
+    let codex = find_client(std::env::var_os("PATH"))?;
+    let home = PrivateHome::new().ok()?;
+    ask_version(&codex, &home).await.ok()
+}
+
+async fn ask_version(codex: &Path, home: &PrivateHome) -> Result<String, CtlError> {
+    let version = run(codex, &["--version"], &home.0, CLIENT_LIMIT).await?;
+    let version = String::from_utf8_lossy(&version.stdout);
+    Ok(version.split_whitespace().last().unwrap_or("unknown").to_owned())
+}
+
 /// Asks the client for its version and its built-in catalogue, away from the user's own configuration.
 async fn read_client(codex: &Path) -> Result<cataloguefile::Stored, CtlError> {
     let home = PrivateHome::new()?;
-    let version = run(codex, &["--version"], &home.0, CLIENT_LIMIT).await?;
-    let version = String::from_utf8_lossy(&version.stdout);
-    let version = version.split_whitespace().last().unwrap_or("unknown").to_owned();
+    let version = ask_version(codex, &home).await?;
     let catalogue = run(codex, &["debug", "models", "--bundled"], &home.0, CLIENT_LIMIT).await?;
     let (prompt, built_in) = read_catalogue(&catalogue.stdout)
         .map_err(|why| CtlError::Unforeseen(format!("{} gives no usable catalogue: {why}", codex.display())))?;

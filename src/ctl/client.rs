@@ -25,18 +25,7 @@ impl ProxyClient {
     /// `silence_max` bounds the time between two pieces of an answer.
     pub fn new(port: u16, state_dir: &Path, wait: Duration, silence_max: Duration) -> Result<Self, CtlError> {
         let token = token::for_port(port, state_dir, wait, Stranger::Refuse)?;
-        // An error says that one was installed before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = Client::builder()
-            // Loopback must not go through a proxy of the environment, nor need certificates.
-            .no_proxy()
-            .tls_certs_only([])
-            .http1_only()
-            .connect_timeout(CONNECT_LIMIT)
-            .read_timeout(silence_max)
-            .user_agent(concat!("codex-proxyctl/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| CtlError::Unforeseen(format!("no HTTP client: {error}")))?;
+        let http = loopback(silence_max).map_err(CtlError::Unforeseen)?;
         Ok(Self { http, base: format!("http://127.0.0.1:{port}/v1"), token })
     }
 
@@ -83,13 +72,47 @@ impl ProxyClient {
     }
 }
 
+fn loopback(silence_max: Duration) -> Result<Client, String> {
+    // An error says that one was installed before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        // Loopback must not go through a proxy of the environment, nor need certificates.
+        .no_proxy()
+        .tls_certs_only([])
+        .http1_only()
+        .connect_timeout(CONNECT_LIMIT)
+        .read_timeout(silence_max)
+        .user_agent(concat!("codex-proxyctl/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| format!("no HTTP client: {error}"))
+}
+
+/// The page `/health` of whoever listens on the port; no token is sent.
+///
+/// # Errors
+/// A sentence: no answer within `limit`, or none that is JSON.
+pub async fn health(port: u16, limit: Duration) -> Result<serde_json::Value, String> {
+    let ask = async {
+        let answer = loopback(limit)?.get(format!("http://127.0.0.1:{port}/health")).send().await;
+        let answer = answer.map_err(|error| chain(&error))?;
+        let body = answer.bytes().await.map_err(|error| chain(&error))?;
+        Ok(serde_json::from_slice(&body).unwrap_or_default())
+    };
+    tokio::time::timeout(limit, ask).await.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs())))
+}
+
 /// An error of the connection, with the causes that say what is wrong.
 pub(crate) fn broken(error: &reqwest::Error) -> CtlError {
-    let mut text = format!("the connection to the proxy failed: {error}");
-    let mut cause = std::error::Error::source(error);
+    CtlError::Unforeseen(format!("the connection to the proxy failed: {}", chain(error)))
+}
+
+/// An error and its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    CtlError::Unforeseen(text)
+    text
 }

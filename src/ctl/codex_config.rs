@@ -21,10 +21,14 @@
 //! `auth` without a command (measured), even if the provider is not selected.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod inspect;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use toml_edit::{Document, Item, Key, Table, TableLike, Value};
+
+pub use self::inspect::{Inspected, inspect};
 
 /// Our provider's id in Codex's configuration.
 pub const PROVIDER_ID: &str = "codex-proxy";

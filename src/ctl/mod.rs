@@ -2,16 +2,43 @@
 //!
 //! Every command returns the text to print; `bin/codex-proxyctl.rs` prints it and turns a [`CtlError`] into an exit
 //! code. Nothing here needs the proxy to run, but for `demo`, which is its client.
+//!
+//! The service is looked after through `systemctl --user` (`manager.rs`) and `GET /health` (`client.rs`); what they say
+//! is judged in PURE files (`units.rs`, `doctor/judge.rs`). `status.rs` is the one place that looks: what the bus will
+//! tell belongs there, in [`units::Evidence`].
 
 pub mod catalogue;
 pub mod client;
 pub mod codex_config;
+pub mod control;
 pub mod demo;
+pub mod doctor;
+pub mod logs;
+pub mod manager;
+pub mod port;
 pub mod setup;
+pub mod status;
 pub mod token;
+pub mod units;
 
 use std::io;
 use std::path::Path;
+
+/// What a command prints, and its exit code where success has degrees.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// For standard output.
+    pub text: String,
+    /// 0, 1 (trouble was found) or 3 (nothing runs).
+    pub code: u8,
+}
+
+impl Outcome {
+    /// Success.
+    pub fn of(text: String) -> Self {
+        Self { text, code: 0 }
+    }
+}
 
 /// Why a command ends without success, sorted by what its exit code says.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +76,15 @@ impl CtlError {
             _ => Self::Unforeseen(text),
         }
     }
+}
+
+fn lines(report: &[String]) -> String {
+    report.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+}
+
+fn json_line(report: &impl serde::Serialize) -> Result<String, CtlError> {
+    let text = serde_json::to_string_pretty(report);
+    text.map(|text| text + "\n").map_err(|error| CtlError::Unforeseen(format!("no JSON: {error}")))
 }
 
 /// A new directory among the temporary files that only this user can enter.

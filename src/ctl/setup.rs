@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::client::ProxyClient;
 use super::codex_config::{self, EditError, PROVIDER_ID, Wanted};
-use super::{CtlError, catalogue};
+use super::port::{self, Choice};
+use super::{CtlError, catalogue, lines};
 use crate::host::files;
 
 /// The port of the proxy's socket, unless something else holds it.
@@ -26,8 +27,8 @@ const MODELS_LIMIT: Duration = Duration::from_secs(2);
 /// What `setup` is told.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The proxy's port.
-    pub port: u16,
+    /// The proxy's port; that of the installed socket if not given, or [`PORT`] if there is none.
+    pub port: Option<u16>,
     /// The model to select; the proxy's first if none is named and it runs.
     pub model: Option<String>,
     /// Select the proxy even if another provider or model is selected.
@@ -43,9 +44,12 @@ pub struct Options {
 /// Points Codex to the proxy. Gives the text for the user.
 pub async fn setup(options: &Options, state_dir: &Path) -> Result<String, CtlError> {
     let config = config_path(options.codex_home.as_deref())?;
-    let fallback_model = if options.model.is_none() { first_model(options, state_dir).await } else { None };
+    // Before anything is moved for it: a file that cannot be edited would be left behind.
+    check_file(&config)?;
+    let Choice { port, notes } = port::choose(options.port, PORT, options.dry_run).await?;
+    let fallback_model = if options.model.is_none() { first_model(options, port, state_dir).await } else { None };
     let wanted = Wanted {
-        port: options.port,
+        port,
         command: own_command()?,
         model: options.model.clone(),
         fallback_model,
@@ -68,7 +72,7 @@ pub async fn setup(options: &Options, state_dir: &Path) -> Result<String, CtlErr
             Change::Made => report.push(format!(
                 "{}: provider {PROVIDER_ID} is set up (http://127.0.0.1:{}/v1)",
                 config.display(),
-                options.port
+                port
             )),
         }
     }
@@ -89,6 +93,7 @@ pub async fn setup(options: &Options, state_dir: &Path) -> Result<String, CtlErr
         }
         report.extend(applied.notes.into_iter().map(|note| format!("note: {note}")));
     }
+    report.extend(notes.into_iter().map(|note| format!("note: {note}")));
     report.extend(environment_note(|name| std::env::var(name).ok()).map(|note| format!("note: {note}")));
     report.extend(prompt);
     if !options.dry_run {
@@ -120,11 +125,11 @@ pub fn restore(codex_home: Option<&Path>, dry_run: bool) -> Result<String, CtlEr
             report.extend(done.notes.into_iter().map(|note| format!("note: {note}")));
         }
     }
+    if let Some(file) = port::drop_in().ok().filter(|file| file.exists()) {
+        // The socket may serve others than Codex, and goes on doing so.
+        report.push(format!("note: the proxy's socket keeps the port that {} gives it", file.display()));
+    }
     Ok(lines(&report))
-}
-
-fn lines(report: &[String]) -> String {
-    report.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
 
 async fn read_prompt(options: &Options, state_dir: &Path) -> Result<String, CtlError> {
@@ -134,12 +139,18 @@ async fn read_prompt(options: &Options, state_dir: &Path) -> Result<String, CtlE
     }
 }
 
-async fn first_model(options: &Options, state_dir: &Path) -> Option<String> {
+/// Whether the file can be read and is TOML.
+fn check_file(config: &Path) -> Result<(), CtlError> {
+    let text = read_text(&follow_links(config)?)?.unwrap_or_default();
+    codex_config::inspect(&text).map(drop).map_err(|error| refusal(config, &error))
+}
+
+async fn first_model(options: &Options, port: u16, state_dir: &Path) -> Option<String> {
     // A dry run must not even make a token.
     if options.dry_run && !state_dir.join("token").exists() {
         return None;
     }
-    let ask = async { ProxyClient::new(options.port, state_dir, Duration::ZERO, MODELS_LIMIT)?.first_model().await };
+    let ask = async { ProxyClient::new(port, state_dir, Duration::ZERO, MODELS_LIMIT)?.first_model().await };
     match tokio::time::timeout(MODELS_LIMIT, ask).await {
         Ok(Ok(model)) => model,
         // Without a running proxy setup does what can be done without a model, and says so.
@@ -148,7 +159,7 @@ async fn first_model(options: &Options, state_dir: &Path) -> Option<String> {
 }
 
 /// `config.toml` in the given directory, `$CODEX_HOME` or `~/.codex`.
-fn config_path(codex_home: Option<&Path>) -> Result<PathBuf, CtlError> {
+pub(crate) fn config_path(codex_home: Option<&Path>) -> Result<PathBuf, CtlError> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = match codex_home {
         Some(home) => home.to_owned(),
@@ -184,7 +195,7 @@ fn command_of(path: &Path) -> Option<String> {
 }
 
 /// Codex sends even loopback requests through a proxy of the environment, unless told otherwise.
-fn environment_note(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+pub(crate) fn environment_note(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     let set = |names: [&'static str; 2]| {
         names.into_iter().find_map(|name| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value)))
     };
@@ -309,7 +320,7 @@ fn mode_of(path: &Path) -> Result<u32, CtlError> {
     Ok(found.mode() & 0o7777)
 }
 
-fn read_text(path: &Path) -> Result<Option<String>, CtlError> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, CtlError> {
     match fs::read(path) {
         Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|error| {
             let good = error.utf8_error().valid_up_to();

@@ -20,7 +20,7 @@ use super::files;
 /// Random bytes in a token: 256 bit.
 const RANDOM_BYTES: usize = 32;
 /// Their length in base64url without padding.
-const TEXT_BYTES: usize = 43;
+pub const TEXT_BYTES: usize = 43;
 
 /// The bearer token's file.
 pub const TOKEN: &str = "token";

@@ -19,42 +19,45 @@ use serde_json::{Value, json};
 use crate::support::codex_bin;
 
 /// A user's home: `HOME`, `XDG_STATE_HOME` and `CODEX_HOME` below one temporary directory.
-struct Home(tempfile::TempDir);
+pub(crate) struct Home(tempfile::TempDir);
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, below: &str) -> PathBuf {
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.0.path().join(below)
     }
 
-    fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.path("codex/config.toml")
     }
 
-    fn write_config(&self, text: &str) {
+    pub(crate) fn write_config(&self, text: &str) {
         fs::create_dir_all(self.path("codex")).unwrap();
         fs::write(self.config(), text).unwrap();
     }
 
-    fn read_config(&self) -> String {
+    pub(crate) fn read_config(&self) -> String {
         fs::read_to_string(self.config()).unwrap()
     }
 
-    fn isolate(&self, command: &mut Command) {
+    pub(crate) fn isolate(&self, command: &mut Command) {
         command
             .env_clear()
-            .env("PATH", "/usr/bin:/bin")
+            // Ours first: a test may put programs there.
+            .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
             .env("HOME", self.0.path())
+            // So that nobody meets the service manager of whoever runs the tests.
+            .env("XDG_RUNTIME_DIR", self.path("run"))
             .env("XDG_STATE_HOME", self.path("state"))
             .env("CODEX_HOME", self.path("codex"))
             .current_dir(self.0.path())
             .stdin(Stdio::null());
     }
 
-    fn ctl(&self, arguments: &[&str]) -> Done {
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Done {
         let mut command = Command::new(env!("CARGO_BIN_EXE_codex-proxyctl"));
         self.isolate(&mut command);
         Done::of(command.args(arguments).output().unwrap())
@@ -69,14 +72,14 @@ impl Home {
 }
 
 #[derive(Debug)]
-struct Done {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Done {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Done {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
@@ -91,23 +94,23 @@ fn mode(path: &Path) -> u32 {
 
 /// One request a scripted server has seen.
 #[derive(Debug, Clone)]
-struct Seen {
-    line: String,
-    head: String,
+pub(crate) struct Seen {
+    pub(crate) line: String,
+    pub(crate) head: String,
     body: Value,
 }
 
 /// Status, content type, body.
-type Answer = (u16, &'static str, Vec<u8>);
+pub(crate) type Answer = (u16, &'static str, Vec<u8>);
 
 /// A server on loopback that answers by a function and remembers what it was asked.
-struct Server {
-    port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Server {
-    fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -125,7 +128,7 @@ impl Server {
         Self { port, seen }
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }

@@ -17,6 +17,7 @@ mod codec_chat;
 mod codex;
 mod config;
 mod ctl;
+mod ctl_service;
 mod exchange;
 mod faults;
 mod harness;

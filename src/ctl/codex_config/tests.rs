@@ -294,3 +294,17 @@ proptest! {
         prop_assert!(gone.notes.iter().all(|note| note.contains("stood there before")), "{:?}", gone.notes);
     }
 }
+
+#[test]
+fn what_setup_wrote_is_found_again_and_changes_to_it_are_named() {
+    let text = applied("", &wanted());
+    let found = inspect(&text).unwrap();
+    assert!(found.present && found.selected && found.changed.is_empty() && !found.has_catalogue_file, "{found:?}");
+    assert_eq!((found.port, found.token_port, found.name.as_deref()), (Some(8459), Some(8459), Some(PROVIDER_ID)));
+    let tuned =
+        text.replace("127.0.0.1:8459/v1\"\n", "localhost:1\"\n").replace("model = \"work\"\n", "model = \"x\"\n");
+    let found = inspect(&tuned).unwrap();
+    assert_eq!((found.port, found.changed), (None, vec!["base_url".to_owned(), "model".to_owned()]));
+    assert!(!inspect("").unwrap().present);
+    assert!(inspect("a = = 1").is_err());
+}

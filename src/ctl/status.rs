@@ -1,0 +1,159 @@
+//! `codex-proxyctl status`: looks at units, port and `/health`, and says what [`units::judge`] makes of them.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::units::{self, Evidence, Health, State, Trouble, Unit, Units};
+use super::{CtlError, Outcome, client, manager, setup};
+use crate::host::portowner::{self, Holder};
+
+/// `/health` is answered in milliseconds.
+const HEALTH_LIMIT: Duration = Duration::from_secs(2);
+
+/// The port of the socket unit; where there is none, the one named.
+pub async fn port_or(named: Option<u16>) -> u16 {
+    match named {
+        Some(port) => port,
+        None => manager::units()
+            .await
+            .ok()
+            .filter(Units::are_installed)
+            .and_then(|units| units.port())
+            .unwrap_or(setup::PORT),
+    }
+}
+
+/// Looks at everything once.
+pub async fn look(limit: Duration) -> Result<Evidence, CtlError> {
+    let units = manager::units().await;
+    let port = units.as_ref().ok().and_then(Units::port).unwrap_or(setup::PORT);
+    look_at(port, units, limit).await
+}
+
+/// The same of one port.
+pub async fn look_at(port: u16, units: Result<Units, String>, limit: Duration) -> Result<Evidence, CtlError> {
+    let me = nix::unistd::geteuid().as_raw();
+    let holder = holder(port)?;
+    let health = if Evidence::may_ask(units.as_ref().ok(), holder, me) {
+        match client::health(port, limit).await {
+            Ok(page) => Health::Answers(page),
+            Err(why) => Health::Fails(why),
+        }
+    } else {
+        Health::NotAsked
+    };
+    Ok(Evidence { units, port, holder, me, health })
+}
+
+/// Who listens on a port.
+pub fn holder(port: u16) -> Result<Holder, CtlError> {
+    let me = nix::unistd::geteuid().as_raw();
+    let listeners = portowner::listeners()
+        .map_err(|error| CtlError::Unforeseen(format!("cannot tell who listens on port {port}: {error}")))?;
+    Ok(portowner::holder(&listeners, port, me))
+}
+
+/// What `--json` prints; keys are only ever added.
+#[derive(Serialize)]
+struct Report<'a> {
+    state: State,
+    port: u16,
+    port_owner_uid: Option<u32>,
+    /// `null` if the manager cannot be asked, which `manager_error` then explains.
+    units: Option<[&'a Unit; 3]>,
+    manager_error: Option<&'a str>,
+    health: Option<&'a Value>,
+    models: Vec<String>,
+    troubles: &'a [Trouble],
+}
+
+/// The text, and the exit code by [`State::exit_code`].
+pub async fn status(json: bool) -> Result<Outcome, CtlError> {
+    let evidence = look(HEALTH_LIMIT).await?;
+    let (state, troubles) = units::judge(&evidence);
+    let text = if json { as_json(&evidence, state, &troubles)? } else { for_people(&evidence, state, &troubles) };
+    Ok(Outcome { text, code: state.exit_code() })
+}
+
+fn as_json(evidence: &Evidence, state: State, troubles: &[Trouble]) -> Result<String, CtlError> {
+    let report = Report {
+        state,
+        port: evidence.port,
+        port_owner_uid: match evidence.holder {
+            Holder::User(uid) => Some(uid),
+            Holder::Nobody => None,
+        },
+        units: evidence.units.as_ref().ok().map(Units::each),
+        manager_error: evidence.units.as_ref().err().map(String::as_str),
+        health: evidence.health.page(),
+        models: evidence.health.models(),
+        troubles,
+    };
+    super::json_line(&report)
+}
+
+/// The same for a person: the answer first, what it rests on below.
+pub fn for_people(evidence: &Evidence, state: State, troubles: &[Trouble]) -> String {
+    let port = evidence.port;
+    let first = match state {
+        State::Serving => format!("codex-proxy serves on 127.0.0.1:{port}"),
+        State::Waiting => format!("codex-proxy listens on 127.0.0.1:{port}; the first connection starts it"),
+        State::Stopped => format!("codex-proxy is not running (port {port} is free)"),
+        State::Trouble => "codex-proxy is in trouble".to_owned(),
+    };
+    let mut lines = vec![first];
+    for trouble in troubles {
+        lines.push(format!("  wrong: {}", trouble.what));
+        lines.push(format!("  mend:  {}", trouble.mend));
+    }
+    match &evidence.units {
+        Ok(units) if units.are_installed() => {
+            lines.extend(units.each().into_iter().filter(|unit| unit.is_installed()).map(unit_line));
+            if state == State::Stopped {
+                lines.push("start it: codex-proxyctl start".to_owned());
+            } else if state == State::Serving && !units.service.is_up() {
+                lines.push("it was started by hand, not by the service manager".to_owned());
+            }
+        }
+        Ok(_) => lines.push("no service units are installed: it is started by hand, `codex-proxy`".to_owned()),
+        Err(why) => lines.push(format!("the service manager cannot be asked: {why}")),
+    }
+    lines.push(match evidence.holder {
+        Holder::Nobody => format!("port {port}: nobody listens"),
+        Holder::User(uid) if uid == evidence.me => format!("port {port}: yours"),
+        Holder::User(uid) => format!("port {port}: held by user {uid}"),
+    });
+    if let Some(page) = evidence.health.page() {
+        lines.push(format!(
+            "health: {}, version {}, up {} s, {} requests so far, {} streams now",
+            page["state"].as_str().unwrap_or_default(),
+            page["version"].as_str().unwrap_or_default(),
+            page["uptime_s"],
+            page["requests_total"],
+            page["active_streams"]
+        ));
+        let models = evidence.health.models();
+        lines.push(format!("models: {}", if models.is_empty() { "demo only".to_owned() } else { models.join(", ") }));
+    }
+    super::lines(&lines)
+}
+
+fn unit_line(unit: &Unit) -> String {
+    let mut line = format!("{}: {} ({})", unit.name, unit.active_state, unit.sub_state);
+    if !matches!(unit.result.as_str(), "" | "success") {
+        line.push_str(&format!(", result {}", unit.result));
+    }
+    if let Some(restarts) = unit.restarts.filter(|restarts| *restarts > 0) {
+        line.push_str(&format!(", restarted {restarts} times"));
+    }
+    if !unit.since.is_empty() {
+        line.push_str(&format!(", since {}", unit.since));
+    }
+    // The manager keeps the last words of a program that is gone.
+    if unit.is_up() && !unit.status_text.is_empty() {
+        line.push_str(&format!(": {}", unit.status_text));
+    }
+    line
+}
