@@ -333,6 +333,35 @@ state_unwritable() {
     ctl restart codex-proxy.service
     user sh -c "curl -s http://127.0.0.1:$port/health | grep -q ready"
 }
+two_users() { # a second user gets a port of her own, and nothing of the first one's
+    root useradd -m bob
+    root loginctl enable-linger bob
+    local id
+    id=$(root id -u bob)
+    bob() {
+        root runuser -u bob -- env XDG_RUNTIME_DIR="/run/user/$id" \
+            DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$id/bus" "$@"
+    }
+    soon 20 bob systemctl --user is-active --quiet dbus.socket
+    # The port is somebody else's: no token for it.
+    not bob codex-proxyctl token --port $port
+    bob codex-proxyctl token --port $port 2>&1 | grep "user $(root id -u alice)"
+    bob sh -c 'cd && codex-proxyctl setup --default --model demo'
+    local own
+    own=$(bob systemctl --user show -P Listen codex-proxy.socket | sed 's/.*:\([0-9]*\) .*/\1/')
+    echo "bob listens on $own"
+    [ -n "$own" ] && [ "$own" != $port ]
+    bob sh -c "grep -q ':$own/v1' ~/.codex/config.toml"
+    bob sh -c "cd && codex-proxyctl demo --port $own"
+    not test "$(bob codex-proxyctl token --port "$own")" = "$(user codex-proxyctl token --port $port)"
+    # Neither token opens the other's proxy.
+    [ "$(bob curl -s -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $(bob codex-proxyctl token --port "$own")" \
+        "http://127.0.0.1:$port/v1/models")" = 401 ]
+    bob systemctl --user stop codex-proxy.socket codex-proxy.service
+    root loginctl terminate-user bob
+    soon 10 root sh -c '! pgrep -u bob'
+    root userdel -r bob
+}
 poison() { # a request that is under way whenever the process dies of a fault of its own
     local token
     no_cap
@@ -386,6 +415,7 @@ try_suite() {
         check "a wrong configuration is told and costs no start" config_error
         check "a token that cannot be read is told" token_unreadable
         check "state that cannot be written does not keep requests from being served" state_unwritable
+        check "two users have a port and a token each" two_users
         check "a request that kills twice is refused, others are served" poison
         check "the fallback answers when the starts are used up" capped
         check "recover brings the proxy back" recover
