@@ -47,9 +47,9 @@ use crate::{
 /// Serves `POST /v1/responses`.
 pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request_id: String, reply: Reply) {
     let live = service.live();
-    let mut story = Story::new(Arc::clone(&service), &request_id);
     let (parts, incoming) = request.into_parts();
-    let mut line = Line::new(&service, &live, reply, request_id);
+    let mut story = Story::new(Arc::clone(&service), &request_id, &parts.headers);
+    let mut line = Line::new(&service, &live, reply, request_id, story.cancelled());
 
     let limits = live.body_limits();
     let whole = match line.during(body::read(&parts.headers, incoming, &limits)).await {
@@ -74,7 +74,7 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     if let Some(invalid) = not_here(&request) {
         return line.refuse(&invalid, &mut story);
     }
-    let choice = match route::choose(&live.settings, &request.model) {
+    let choice = match route::choose(&live.settings, &service.overrides(), &request.model) {
         Ok(choice) => choice,
         Err(error) => return line.fail(Failure::new(FailureKind::UnknownModel, error.to_string()), &mut story),
     };
@@ -91,6 +91,7 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
         Ok(source) => source,
         Err(failure) => return line.fail(failure, &mut story),
     };
+    story.answers();
     // From here on nothing is tried again, so the request itself is not needed any more.
     drop(request);
     drop(whole);
@@ -164,7 +165,7 @@ async fn begin(
             Ok(source) => return Ok(source),
             Err(failure) => failure,
         };
-        story.attempt_failed(hop, &failure);
+        story.attempt_failed(&failure);
         if failure.kind == FailureKind::Credentials && keys_read_anew < hops.len() {
             keys_read_anew += 1;
             if line.during(live.key_changed(hop)).await? {
@@ -223,9 +224,11 @@ async fn attempt(
     service.counters().attempt();
     let body = Bytes::from(encoded.body);
     let input_bytes = body.len() as u64;
-    let head_time_max = live.head_time_max(request.input.len(), !request.tools.is_empty());
+    let head_time_max = live.head_time_max(request.input.len(), !request.tools.is_empty()).mul_f64(hop.patience);
+    story.sent();
     let sending = live.upstreams.send(&hop.url, headers, body, head_time_max);
     let mut answer = line.during(sending).await?.map_err(|failure| named(failure, hop.label()))?;
+    story.answered(&answer.headers);
     if answer.status.is_redirection() {
         let to = answer.headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or("elsewhere");
         let to: String = to.chars().take(200).collect();

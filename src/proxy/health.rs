@@ -107,9 +107,14 @@ impl Counters {
         failed + self.completed.load(Relaxed) + self.incomplete.load(Relaxed) + self.client_gone.load(Relaxed)
     }
 
+    /// Requests that ended in a failure of any kind.
+    pub fn failed(&self) -> u64 {
+        self.failed.iter().map(|c| c.load(Relaxed)).sum()
+    }
+
     /// The page for Prometheus, text format 0.0.4
     /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>, read 2026-11-21).
-    pub fn metrics(&self, uptime: Duration, memory_bytes: Option<u64>) -> String {
+    pub fn metrics(&self, uptime: Duration, memory_bytes: Option<u64>, signals_dropped: u64) -> String {
         let mut page = String::with_capacity(4096);
         let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
             // Writing into a String does not fail.
@@ -139,6 +144,8 @@ impl Counters {
         family("input_tokens_total", "counter", "Input tokens.", &one(&self.input_tokens));
         family("cached_tokens_total", "counter", "Input tokens read from caches.", &one(&self.cached_tokens));
         family("output_tokens_total", "counter", "Generated tokens.", &one(&self.output_tokens));
+        let dropped = (String::new(), signals_dropped.to_string());
+        family("signals_dropped_total", "counter", "Failure signals that no bus carried.", &[dropped]);
         let uptime = (String::new(), format!("{:.3}", uptime.as_secs_f64()));
         family("uptime_seconds", "gauge", "Time since start.", &[uptime]);
         if let Some(bytes) = memory_bytes {
@@ -197,7 +204,7 @@ mod tests {
         counters.first_event(Duration::from_millis(99));
         counters.first_event(Duration::from_secs(3600));
         assert_eq!((counters.total(), counters.active()), (count, 0));
-        let page = counters.metrics(Duration::from_millis(1500), memory_bytes());
+        let page = counters.metrics(Duration::from_millis(1500), memory_bytes(), 0);
         for line in [
             "codex_proxy_requests_total{outcome=\"upstream_timeout\"} 1",
             "codex_proxy_first_event_seconds_bucket{le=\"0.050\"} 0",

@@ -48,12 +48,19 @@ pub(super) struct Line {
     /// When the head goes out, or the next keep-alive after it.
     pulse_at: Instant,
     closing: watch::Receiver<bool>,
+    cancelled: watch::Receiver<bool>,
     models_etag: HeaderValue,
     out: Vec<u8>,
 }
 
 impl Line {
-    pub(super) fn new(service: &Service, live: &Live, reply: Reply, request_id: String) -> Self {
+    pub(super) fn new(
+        service: &Service,
+        live: &Live,
+        reply: Reply,
+        request_id: String,
+        cancelled: watch::Receiver<bool>,
+    ) -> Self {
         let created_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let stem = request_id.trim_start_matches("req_").to_owned();
         let identity = Identity { stem, nonce: service.random_bytes(), created_at, model: String::new() };
@@ -67,6 +74,7 @@ impl Line {
             keepalive: live.settings.proxy.keepalive,
             pulse_at: Instant::now() + live.settings.proxy.head_hold,
             closing: service.closing(),
+            cancelled,
             models_etag: live.models_etag.clone(),
             out: Vec::new(),
         };
@@ -96,13 +104,17 @@ impl Line {
     }
 
     /// Waits for `future`; meanwhile lets the held head go when its time has come, and keeps the stream alive. Fails
-    /// only when this program is stopping.
+    /// only when this program is stopping or somebody cancelled the request.
     pub(super) async fn during<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
         let mut future = pin!(future);
         let mut closing = self.closing.clone();
+        let mut cancelled = self.cancelled.clone();
         // Looked at first, or an upstream that always has something ready would keep the stop from being seen.
         if *closing.borrow() {
             return Err(stopping());
+        }
+        if *cancelled.borrow() {
+            return Err(cancellation());
         }
         loop {
             tokio::select! {
@@ -110,6 +122,8 @@ impl Line {
                 output = &mut future => return Ok(output),
                 () = sleep_until(self.pulse_at), if self.streaming => self.pulse(),
                 _ = closing.wait_for(|closing| *closing) => return Err(stopping()),
+                // An error means that nobody can cancel any more.
+                Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => return Err(cancellation()),
             }
         }
     }
@@ -166,7 +180,7 @@ impl Line {
         self.pulse_at = Instant::now() + self.keepalive;
     }
 
-    /// Waits until the client has taken enough of what was written. Fails only when this program is stopping.
+    /// Waits until the client has taken enough of what was written. Fails as [`Line::during`] does.
     pub(super) async fn room(&mut self) -> Result<(), Failure> {
         let reply = self.reply.clone();
         self.during(reply.room()).await
@@ -287,6 +301,10 @@ impl Line {
 
 fn status_of(failure: &Failure) -> StatusCode {
     StatusCode::from_u16(failure.row().status).unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+fn cancellation() -> Failure {
+    Failure::new(FailureKind::Caller, "The request was cancelled on this machine (CancelRequest on codex-proxy's bus).")
 }
 
 fn stopping() -> Failure {

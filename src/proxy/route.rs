@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::catalogue::Entry;
+use super::{catalogue::Entry, overrides::Overrides};
 use crate::{
     codec::Target,
     config::settings::{Found, Model, Provider, Route, Settings},
@@ -28,12 +28,16 @@ pub struct Hop {
     pub provider: String,
     /// Index of the account to use; `None` for providers that want no key.
     pub account: Option<usize>,
+    /// That account's name.
+    pub account_name: Option<String>,
     /// Where to send.
     pub url: Url,
     /// How to say it.
     pub target: Target,
     /// Longest silence within the answer.
     pub idle: Duration,
+    /// What limits of time are to be multiplied with; `idle` already is.
+    pub patience: f64,
     label: String,
 }
 
@@ -55,8 +59,10 @@ pub enum RouteError {
         /// What there is, sorted; `NAME/…` stands for any model of a provider.
         offered: Vec<String>,
     },
-    /// Every account is switched off.
-    #[error("Every account that could serve the model {model:?} is switched off in the configuration.")]
+    /// Every route or account is switched off.
+    #[error(
+        "Every route or account that could serve the model {model:?} is switched off (`enabled` in the configuration, or by codex-proxyctl or the watchdog)."
+    )]
     Disabled {
         /// As the client named it.
         model: String,
@@ -64,16 +70,16 @@ pub enum RouteError {
 }
 
 /// Chooses places for a model: a configured name, or `provider/model`.
-pub fn choose(settings: &Settings, name: &str) -> Result<Choice, RouteError> {
+pub fn choose(settings: &Settings, overrides: &Overrides, name: &str) -> Result<Choice, RouteError> {
     let hops: Vec<Hop> = match settings.find(name) {
         Found::Demo => return Ok(Choice::Demo),
-        Found::Model(model) => model
-            .routes
-            .iter()
+        Found::Model(model) => overrides
+            .ordered(model)
+            .into_iter()
             .filter_map(|route| Some((settings.providers.get(&route.provider)?, route)))
-            .flat_map(|(provider, route)| hops(settings, provider, &route.model, Some((model, route))))
+            .flat_map(|(provider, route)| hops(settings, overrides, provider, &route.model, Some((model, route))))
             .collect(),
-        Found::Direct { provider, model } => hops(settings, provider, model, None),
+        Found::Direct { provider, model } => hops(settings, overrides, provider, model, None),
         Found::Unknown { offered } => {
             return Err(RouteError::Unknown { model: name.chars().take(100).collect(), offered });
         }
@@ -82,10 +88,22 @@ pub fn choose(settings: &Settings, name: &str) -> Result<Choice, RouteError> {
 }
 
 /// One hop for each account that may be used.
-fn hops(settings: &Settings, provider: &Provider, model_id: &str, configured: Option<(&Model, &Route)>) -> Vec<Hop> {
-    let hop = |account| Hop {
+fn hops(
+    settings: &Settings,
+    overrides: &Overrides,
+    provider: &Provider,
+    model_id: &str,
+    configured: Option<(&Model, &Route)>,
+) -> Vec<Hop> {
+    let label = format!("{}/{model_id}", provider.name);
+    if !overrides.route_enabled(&label) {
+        return Vec::new();
+    }
+    let patience = overrides.timeout_factor(&label);
+    let hop = |account: Option<usize>| Hop {
         provider: provider.name.clone(),
         account,
+        account_name: account.and_then(|at| provider.accounts.get(at)).map(|account| account.name.clone()),
         url: provider.chat_url(),
         target: Target {
             origin: Origin::new(&provider.name, model_id),
@@ -95,13 +113,15 @@ fn hops(settings: &Settings, provider: &Provider, model_id: &str, configured: Op
             accepts_images: configured.and_then(|(model, _)| model.images).unwrap_or(provider.images),
             max_output_tokens: configured.and_then(|(model, _)| model.max_output_tokens),
         },
-        idle: settings.upstream_idle(provider, configured.map(|(model, _)| model)),
-        label: format!("{}/{model_id}", provider.name),
+        idle: settings.upstream_idle(provider, configured.map(|(model, _)| model)).mul_f64(patience),
+        patience,
+        label: label.clone(),
     };
     if provider.accounts.is_empty() {
         return vec![hop(None)];
     }
-    let enabled = provider.accounts.iter().enumerate().filter(|(_, account)| account.enabled);
+    let enabled =
+        provider.accounts.iter().enumerate().filter(|(_, account)| overrides.account_enabled(provider, account));
     enabled.map(|(at, _)| hop(Some(at))).collect()
 }
 

@@ -231,7 +231,7 @@ fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &s
         },
         "/metrics" => match method {
             Method::GET => {
-                let page = service.counters().metrics(service.uptime(), memory_bytes());
+                let page = service.counters().metrics(service.uptime(), memory_bytes(), service.reports().dropped());
                 let mut answer = whole(StatusCode::OK, page.into(), request_id);
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 answer.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -18,7 +18,10 @@ use super::{
     body::Limits,
     catalogue,
     health::Counters,
+    overrides::{OverrideError, Overrides},
     quarantine::Quarantine,
+    registry::Registry,
+    reports::Reports,
     route::{self, Hop},
     upstream::Upstreams,
 };
@@ -67,6 +70,13 @@ pub struct Service {
     token: OnceLock<Secret32>,
     sealer: Sealer,
     counters: Counters,
+    overrides: Mutex<Arc<Overrides>>,
+    registry: Arc<Registry>,
+    reports: Reports,
+    /// What a reload last found wrong; empty if it found nothing.
+    reload_error: Mutex<String>,
+    /// Counts what others may want to show: state, settings, what is switched.
+    changes: watch::Sender<u64>,
     began: Instant,
     draining: watch::Sender<bool>,
     closing: watch::Sender<bool>,
@@ -226,6 +236,11 @@ impl Service {
             token: token.map(OnceLock::from).unwrap_or_default(),
             sealer,
             counters: Counters::default(),
+            overrides: Mutex::default(),
+            registry: Arc::default(),
+            reports: Reports::default(),
+            reload_error: Mutex::default(),
+            changes: watch::Sender::new(0),
             began: Instant::now(),
             draining: watch::Sender::new(false),
             closing: watch::Sender::new(false),
@@ -246,6 +261,64 @@ impl Service {
             live.bodies = Arc::clone(&before.bodies);
         }
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        self.changed();
+    }
+
+    /// What is switched by hand.
+    pub fn overrides(&self) -> Arc<Overrides> {
+        Arc::clone(&self.overrides.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Switches something for requests to come.
+    ///
+    /// # Errors
+    /// What `change` says; nothing is switched then.
+    pub fn switch(
+        &self,
+        change: impl FnOnce(&mut Overrides, &Settings) -> Result<(), OverrideError>,
+    ) -> Result<(), OverrideError> {
+        let live = self.live();
+        let mut held = self.overrides.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Overrides::clone(&held);
+        change(&mut next, &live.settings)?;
+        *held = Arc::new(next);
+        drop(held);
+        self.changed();
+        Ok(())
+    }
+
+    /// The requests under way.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Failure signals that go to the bus.
+    pub fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// What is wrong with the configuration files: what keeps requests from being served, else what a reload found.
+    /// Empty if nothing is.
+    pub fn config_error(&self) -> String {
+        if let State::ConfigError(text) = &*self.state.borrow() {
+            return text.clone();
+        }
+        self.reload_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what a reload found; empty: nothing.
+    pub fn set_reload_error(&self, error: String) {
+        *self.reload_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        self.changed();
+    }
+
+    /// Changes whenever the state, the settings or what is switched may have.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// The same, with a record of what is in flight.
@@ -272,6 +345,7 @@ impl Service {
             }
             changes
         });
+        self.changed();
     }
 
     /// One line for `systemctl status`.
@@ -351,8 +425,13 @@ impl Service {
 
     /// A fresh id: `req_` and 128 random bits in hexadecimal.
     pub fn new_request_id(&self) -> String {
-        let mut id = String::with_capacity(36);
-        id.push_str("req_");
+        self.new_id("req_")
+    }
+
+    /// A fresh id with that prefix.
+    pub fn new_id(&self, prefix: &str) -> String {
+        let mut id = String::with_capacity(prefix.len() + 32);
+        id.push_str(prefix);
         for byte in self.random_bytes::<16>() {
             id.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
             id.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));

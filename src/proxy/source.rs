@@ -27,6 +27,8 @@ pub(super) struct Source {
     frame_at: Instant,
     form: Form,
     pub(super) skipped: u64,
+    /// It was ended from here: no word about the provider.
+    cut_here: bool,
     label: String,
     secrets: Secrets,
 }
@@ -92,6 +94,7 @@ impl Source {
             frame_at: Instant::now(),
             form: Form::Unknown,
             skipped: 0,
+            cut_here: false,
             label: label.to_owned(),
             secrets,
         }
@@ -99,6 +102,7 @@ impl Source {
 
     /// The failure to report if the answer has to end here for a reason of ours: tells it as the end.
     pub(super) fn cut(&mut self, failure: Failure) {
+        self.cut_here = true;
         self.finish(Some(failure));
     }
 
@@ -111,7 +115,8 @@ impl Source {
         let idle = if over { self.idle.min(AFTER_END_TIME_MAX) } else { self.idle };
         let chunk = match line.during(timeout(idle, answer.next())).await {
             Ok(Ok(Ok(chunk))) => chunk,
-            Ok(Ok(Err(failure))) | Err(failure) => return self.finish(Some(failure)),
+            Ok(Ok(Err(failure))) => return self.finish(Some(failure)),
+            Err(failure) => return self.cut(failure),
             Ok(Err(_)) => {
                 let message = format!("{} sent nothing for {} s.", answer.host(), idle.as_secs_f32());
                 return self.finish(Some(Failure::new(FailureKind::Timeout, message)));
@@ -193,7 +198,7 @@ impl Source {
             }
         }
         if let Some(Event::End(End::Failed(failure))) = self.events.last_mut()
-            && failure.kind != FailureKind::Shutdown
+            && !self.cut_here
         {
             *failure = named(self.secrets.hide(failure.clone()), &self.label);
         }

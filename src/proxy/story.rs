@@ -1,16 +1,53 @@
-//! What is said about a request in counters and log, whichever way it ends.
+//! What is said about a request in counters, log and failure signals, whichever way it ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use tokio::time::Instant;
+use http::{HeaderMap, header};
+use tokio::{sync::watch, time::Instant};
 use tracing::{debug, error, info, warn};
 
-use super::{health::Outcome, route::Hop, service::Service};
+use super::{
+    health::Outcome,
+    registry::Ticket,
+    reports::{Phase, Report},
+    route::Hop,
+    service::Service,
+};
 use crate::model::{
     failure::{Failure, FailureKind, Level},
     request::{Loss, Request as ModelRequest},
+    signal::Signal,
     usage::Usage,
 };
+
+/// Logs an event under its `MESSAGE_ID` and reports it under the same id. The level of an entry is part of its call site,
+/// hence a macro.
+macro_rules! tell {
+    ($level:ident, $story:expr, $signal:expr, $status:expr, $message:literal) => {{
+        let signal: Signal = $signal;
+        let status: Option<u16> = $status;
+        let event_id = $story.report(signal, status);
+        $level!(
+            MESSAGE_ID = signal.row().message_id,
+            codex_event_id = event_id,
+            codex_signal = signal.row().name,
+            codex_request_id = $story.request_id,
+            codex_thread_id = known(&$story.thread),
+            codex_model = known(&$story.model),
+            codex_route = known(&$story.route),
+            codex_provider = known(&$story.provider),
+            codex_account = known(&$story.account),
+            codex_status = status,
+            codex_phase = $story.phase.word(),
+            codex_attempts = $story.attempts,
+            codex_elapsed_ms = ms($story.began.elapsed()),
+            $message
+        )
+    }};
+}
 
 /// What will be said about this request in counters and log, whichever way it ends: dropped with the exchange when the
 /// client goes away.
@@ -19,35 +56,115 @@ pub(super) struct Story {
     request_id: String,
     pub(super) began: Instant,
     first_event_after: Option<Duration>,
+    thread: String,
     model: String,
+    provider: String,
+    account: String,
     route: String,
     attempts: u32,
+    phase: Phase,
+    /// The provider answered with a web page.
+    page: bool,
+    ticket: Ticket,
     told: bool,
 }
 
+/// Clients name threads by UUIDs; more is not kept.
+const THREAD_CHARS_MAX: usize = 64;
+
 impl Story {
-    pub(super) fn new(service: Arc<Service>, request_id: &str) -> Self {
+    pub(super) fn new(service: Arc<Service>, request_id: &str, headers: &HeaderMap) -> Self {
         service.counters().began();
+        let named = ["thread-id", "session-id"].into_iter().find_map(|name| headers.get(name)?.to_str().ok());
+        let thread: String = named.unwrap_or_default().chars().take(THREAD_CHARS_MAX).collect();
+        let ticket = service.registry().enter(request_id, &thread, SystemTime::now());
         Self {
             service,
             request_id: request_id.to_owned(),
             began: Instant::now(),
             first_event_after: None,
+            thread,
             model: String::new(),
+            provider: String::new(),
+            account: String::new(),
             route: String::new(),
             attempts: 0,
+            phase: Phase::Request,
+            page: false,
+            ticket,
             told: false,
         }
     }
 
     pub(super) fn asked(&mut self, request: &ModelRequest<'_>, losses: &[Loss]) {
         self.model = request.model.clone().into_owned();
+        self.ticket.note(|facts| facts.model.clone_from(&self.model));
         self.lost(losses);
     }
 
     pub(super) fn tries(&mut self, hop: &Hop) {
         self.attempts += 1;
         self.route = hop.label().to_owned();
+        self.provider.clone_from(&hop.provider);
+        self.account = hop.account_name.clone().unwrap_or_default();
+        self.phase = Phase::Request;
+        self.page = false;
+        self.ticket.note(|facts| {
+            facts.attempts = self.attempts;
+            facts.route.clone_from(&self.route);
+        });
+    }
+
+    /// The request goes to the provider.
+    pub(super) fn sent(&mut self) {
+        self.phase = Phase::Waiting;
+    }
+
+    /// The provider began to answer.
+    pub(super) fn answered(&mut self, headers: &HeaderMap) {
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        self.page = kind.trim_start().to_ascii_lowercase().starts_with("text/html");
+    }
+
+    /// What the provider answers is passed on.
+    pub(super) fn answers(&mut self) {
+        self.phase = Phase::Streaming;
+    }
+
+    /// Becomes true when somebody wants this request to end.
+    pub(super) fn cancelled(&self) -> watch::Receiver<bool> {
+        self.ticket.cancelled()
+    }
+
+    /// The signal for a failure, if a provider was asked and it is not our doing.
+    fn signal_of(&self, failure: &Failure) -> Option<Signal> {
+        if self.phase == Phase::Request || self.ticket.is_cancelled() {
+            return None;
+        }
+        match failure.kind {
+            FailureKind::Operator | FailureKind::Upstream if self.page => Some(Signal::BotWall),
+            _ if failure.upstream_status == Some(426) => Some(Signal::UpgradeRequired),
+            kind => Signal::of_upstream(kind),
+        }
+    }
+
+    /// Puts an event on its way to the bus; its id belongs into the log, too.
+    fn report(&self, signal: Signal, status: Option<u16>) -> String {
+        let id = self.service.new_id("evt_");
+        self.service.reports().send(Report {
+            id: id.clone(),
+            signal,
+            request_id: self.request_id.clone(),
+            thread_id: self.thread.clone(),
+            model: self.model.clone(),
+            route: self.route.clone(),
+            provider: self.provider.clone(),
+            account: self.account.clone(),
+            status,
+            phase: self.phase,
+            elapsed: self.began.elapsed(),
+        });
+        id
     }
 
     pub(super) fn lost(&self, losses: &[Loss]) {
@@ -63,22 +180,28 @@ impl Story {
         }
     }
 
-    pub(super) fn attempt_failed(&self, hop: &Hop, failure: &Failure) {
+    /// An attempt failed before anything was passed on; others may follow, hence no more than INFO.
+    pub(super) fn attempt_failed(&self, failure: &Failure) {
         self.service.counters().attempt_failed(failure.kind);
-        debug!(
-            codex_request_id = self.request_id,
-            codex_route = hop.label(),
-            codex_kind = failure.row().code,
-            codex_status = failure.upstream_status,
-            codex_elapsed_ms = ms(self.began.elapsed()),
-            "an attempt failed"
-        );
+        let Some(signal) = self.signal_of(failure) else {
+            debug!(
+                codex_request_id = self.request_id,
+                codex_route = self.route,
+                codex_kind = failure.row().code,
+                codex_status = failure.upstream_status,
+                codex_elapsed_ms = ms(self.began.elapsed()),
+                "an attempt failed"
+            );
+            return;
+        };
+        tell!(info, self, signal, failure.upstream_status, "an attempt failed");
     }
 
     pub(super) fn first_event(&mut self) {
         if self.first_event_after.is_none() {
             let after = self.began.elapsed();
             self.first_event_after = Some(after);
+            self.ticket.note(|facts| facts.streaming = true);
             self.service.counters().first_event(after);
         }
     }
@@ -95,15 +218,32 @@ impl Story {
         }
         self.told = true;
         self.service.counters().ended(Outcome::Failed(failure.kind));
-        // The level of an entry is part of its call site, so there is one for each.
-        macro_rules! tell {
+        let signal = match self.phase {
+            Phase::Streaming => self.signal_of(failure),
+            // What each place said was told before.
+            Phase::Waiting | Phase::Request if self.attempts > 0 && !self.ticket.is_cancelled() => {
+                exhausted(failure.kind).then_some(Signal::AllDown)
+            }
+            Phase::Waiting | Phase::Request => None,
+        };
+        let status = failure.upstream_status;
+        if let Some(signal) = signal {
+            match failure.row().level {
+                Level::Error => tell!(error, self, signal, status, "request failed"),
+                Level::Warn => tell!(warn, self, signal, status, "request failed"),
+                Level::Info => tell!(info, self, signal, status, "request failed"),
+            }
+            return;
+        }
+        macro_rules! plain {
             ($level:ident) => {
                 $level!(
                     codex_request_id = self.request_id,
+                    codex_thread_id = known(&self.thread),
                     codex_model = self.model,
                     codex_route = self.route,
                     codex_kind = failure.row().code,
-                    codex_status = failure.upstream_status,
+                    codex_status = status,
                     codex_attempts = self.attempts,
                     codex_elapsed_ms = ms(self.began.elapsed()),
                     "request failed"
@@ -111,9 +251,9 @@ impl Story {
             };
         }
         match failure.row().level {
-            Level::Error => tell!(error),
-            Level::Warn => tell!(warn),
-            Level::Info => tell!(info),
+            Level::Error => plain!(error),
+            Level::Warn => plain!(warn),
+            Level::Info => plain!(info),
         }
     }
 
@@ -141,19 +281,28 @@ impl Story {
 impl Drop for Story {
     fn drop(&mut self) {
         if !self.told {
-            // A panic in the exchange is told by the panic hook; here it would look like a client that left.
-            let outcome =
-                if std::thread::panicking() { Outcome::Failed(FailureKind::Bug) } else { Outcome::ClientGone };
-            self.service.counters().ended(outcome);
-            info!(
-                codex_request_id = self.request_id,
-                codex_model = self.model,
-                codex_elapsed_ms = ms(self.began.elapsed()),
-                codex_panic = std::thread::panicking(),
-                "the client went away"
-            );
+            // A panic unwinds through here; without a look it would pass for a client that left.
+            if std::thread::panicking() {
+                self.service.counters().ended(Outcome::Failed(FailureKind::Bug));
+                tell!(error, self, Signal::Panic, None::<u16>, "a defect ended a request");
+            } else {
+                self.service.counters().ended(Outcome::ClientGone);
+                tell!(info, self, Signal::ClientGone, None::<u16>, "the client went away");
+            }
         }
     }
+}
+
+/// Whether a request that ends so has found no place that works: not if its own words are at fault.
+fn exhausted(kind: FailureKind) -> bool {
+    let row = kind.row();
+    row.counts_against_upstream
+        || matches!(kind, FailureKind::Credentials | FailureKind::Budget | FailureKind::RateLimit)
+}
+
+/// Fields of what is not known are left out.
+fn known(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 pub(super) fn ms(duration: Duration) -> u64 {
