@@ -1,5 +1,6 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
+pub mod bus;
 pub mod codec;
 pub mod config;
 pub mod ctl;

@@ -29,6 +29,7 @@ want npm npm
 want python3 python3
 want tmux tmux
 want shellcheck shellcheck
+want dbus-daemon dbus-daemon
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then

@@ -13,20 +13,22 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use codex_proxy::{
+    bus::Bus,
     codec::seal::Sealer,
     config::{self, Layers, settings::Settings},
     host::{
-        cataloguefile, log,
+        log,
         manager::Manager,
         paths::Paths,
         secretfile::{self, Secret32},
         sockets,
     },
     proxy::{
-        capped, catalogue,
+        capped,
         quarantine::{Exit, Quarantine},
+        reload::{Reloader, prompt},
         serve,
-        service::{Prompt, Service, State},
+        service::{Service, State},
     },
 };
 use tokio::{
@@ -237,7 +239,11 @@ async fn proxy(
     let service = Arc::new(service);
     let mut tasks = JoinSet::new();
     tasks.spawn(forward_stops);
-    tasks.spawn(reload_on(reload, Arc::clone(&service), layers, paths.state, manager));
+    let reloader = Arc::new(Reloader::new(Arc::clone(&service), layers, paths.state, manager));
+    tasks.spawn(reload_on(reload, Arc::clone(&reloader)));
+    // Before the manager hears that we are ready: then who waits for that finds the name.
+    let bus = Bus::connect(Arc::clone(&service), reloader, vec![address.to_string()], managed).await;
+    tasks.spawn(bus.keep());
     announce(address, managed);
     serve::serve(service, listener, stop, manager).await;
     tasks.shutdown().await;
@@ -320,20 +326,6 @@ fn in_memory(name: &str, error: &io::Error, troubles: &mut Vec<String>) -> Resul
     Secret32::random().map_err(Stop::unforeseen)
 }
 
-fn prompt(state: &Path) -> Prompt {
-    let own = || Prompt { base_instructions: catalogue::BASE_INSTRUCTIONS.to_owned(), hidden_models: Vec::new() };
-    match cataloguefile::load(state) {
-        Ok(Some(stored)) => {
-            Prompt { base_instructions: stored.base_instructions, hidden_models: stored.built_in_models }
-        }
-        Ok(None) => own(),
-        Err(error) => {
-            warn!(codex_error = %error, "cannot read the stored catalogue, giving Codex the built-in system prompt");
-            own()
-        }
-    }
-}
-
 /// Said once, at start: nothing of it keeps the proxy from serving.
 fn say_what_is_lacking(settings: &Settings, managed: bool) {
     if settings.files.is_empty() {
@@ -374,31 +366,10 @@ fn stop_signals() -> io::Result<(mpsc::Receiver<()>, impl Future<Output = ()>)> 
 }
 
 /// Reloads configuration and system prompt at every SIGHUP; a configuration that cannot be used changes nothing.
-async fn reload_on(mut signal: Signal, service: Arc<Service>, layers: Layers, state: PathBuf, manager: Manager) {
+async fn reload_on(mut signal: Signal, reloader: Arc<Reloader>) {
     while signal.recv().await.is_some() {
-        manager.reloading();
-        // Files may lie on slow disks.
-        let (from, prompt_from) = (layers.clone(), state.clone());
-        let read = tokio::task::spawn_blocking(move || (config::load(&from), prompt(&prompt_from))).await;
-        match read {
-            Ok((Ok(settings), prompt)) => {
-                info!(codex_models = ?settings.offered(), "configuration reloaded");
-                service.reload(settings, &prompt);
-                if !service.has_token()
-                    && let Ok(token) = secretfile::load_or_create(&state, secretfile::TOKEN)
-                {
-                    service.set_token(token);
-                }
-                if matches!(*service.state().borrow(), State::ConfigError(_)) && service.has_token() {
-                    service.set_state(State::Ready);
-                }
-            }
-            Ok((Err(errors), _)) => {
-                error!(codex_error = %errors, "the new configuration cannot be used, keeping the old settings");
-            }
-            Err(error) => error!(codex_error = %error, "the configuration was not read, keeping the old settings"),
-        }
-        manager.ready(&service.status_line());
+        // What is wrong was logged, and there is nobody here to tell.
+        drop(reloader.reload().await);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here knows of requests, providers or faults.
 
 pub mod cataloguefile;
+pub mod clock;
 pub mod files;
 pub mod log;
 pub mod manager;

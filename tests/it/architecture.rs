@@ -29,12 +29,15 @@ const FORBIDDEN_PATHS: [&str; 8] =
 const ADDRESSES: [&str; 6] = ["IpAddr", "Ipv4Addr", "Ipv6Addr", "SocketAddr", "SocketAddrV4", "SocketAddrV6"];
 
 /// Which of our modules a module may import besides itself.
-const IMPORTS: [(&str, &[&str]); 4] = [
+const IMPORTS: [(&str, &[&str]); 6] = [
     ("model", &[]),
     ("codec", &["model"]),
     // The machine around the program knows nothing of it.
     ("host", &[]),
     ("config", &["codec", "model", "host"]),
+    // Requests are served whether or not there is a bus.
+    ("proxy", &["codec", "config", "model", "host"]),
+    ("bus", &["config", "model", "host", "proxy"]),
 ];
 
 /// A source file of ours.

@@ -13,6 +13,7 @@ mod support;
 
 mod answers;
 mod architecture;
+mod bus;
 mod codec_chat;
 mod codex;
 mod config;

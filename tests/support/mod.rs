@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod app_server;
+pub mod bus;
 pub mod chat;
 pub mod codex;
 pub mod events;

@@ -69,11 +69,16 @@ impl Setup {
 impl Proxy {
     /// Starts with that configuration and these further variables, and waits until it listens.
     pub fn start(config: &str, env: &[(&str, &str)]) -> Self {
+        Self::start_logging(config, env, "info")
+    }
+
+    /// The same with another level of the log.
+    pub fn start_logging(config: &str, env: &[(&str, &str)], level: &str) -> Self {
         let home = scratch();
         let file = home.path().join("config.toml");
         std::fs::write(&file, config).unwrap();
         let mut child = Command::new(proxy_bin())
-            .args(["--listen", "127.0.0.1:0", "--config"])
+            .args(["--log", level, "--listen", "127.0.0.1:0", "--config"])
             .arg(&file)
             .env_clear()
             .envs(quiet_env())

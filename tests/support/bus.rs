@@ -1,0 +1,122 @@
+//! A message bus of its own for a test, and a client on it.
+
+use super::scratch;
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::io::{BufRead, BufReader};
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use zbus::export::futures_core::Stream;
+use zbus::{Connection, MatchRule, MessageStream, OwnedVariant, connection, message};
+
+pub const NAME: &str = "org.codexproxy.Proxy1";
+pub const PATH: &str = "/org/codexproxy/Proxy1";
+
+/// `a{sv}`
+pub type Facts = HashMap<String, OwnedVariant>;
+
+/// A running bus; ends when dropped.
+pub struct Bus {
+    child: Child,
+    socket: String,
+    _home: tempfile::TempDir,
+}
+
+impl Bus {
+    /// Starts one, or says that there is none to start.
+    pub fn start() -> Option<Self> {
+        let home = scratch();
+        let socket = format!("unix:path={}", home.path().join("bus").display());
+        let Ok(child) = spawn(&socket) else {
+            super::skip("dbus-daemon");
+            return None;
+        };
+        Some(Self { child, socket, _home: home })
+    }
+
+    /// For `DBUS_SESSION_BUS_ADDRESS`.
+    pub fn address(&self) -> &str {
+        &self.socket
+    }
+
+    /// Kills the bus and starts another at the same address.
+    pub fn restart(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(std::fs::remove_file(self.socket.trim_start_matches("unix:path=")));
+        self.child = spawn(&self.socket).unwrap();
+    }
+
+    /// A client's connection.
+    pub async fn connect(&self) -> Connection {
+        connection::Builder::address(self.socket.as_str()).build().await.unwrap()
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn spawn(address: &str) -> std::io::Result<Child> {
+    let mut child = Command::new("dbus-daemon")
+        .args(["--session", "--nofork", "--nopidfile", "--print-address=1", "--address", address])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    // It prints the address once it listens.
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line)?;
+    assert!(line.contains("unix:path="), "the bus did not start: {line}");
+    Ok(child)
+}
+
+/// Runs a test that talks to a bus.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // Longer than anything here takes.
+        tokio::time::timeout(2 * super::events::DEADLINE, test).await.expect("the test has ended")
+    })
+}
+
+/// The proxy's generic face.
+pub async fn proxy(connection: &Connection) -> zbus::Proxy<'static> {
+    zbus::proxy::Builder::new(connection)
+        .destination(NAME)
+        .path(PATH)
+        .interface(NAME)
+        .cache_properties(zbus::proxy::CacheProperties::No)
+        .build()
+        .await
+        .unwrap()
+}
+
+/// Signals of the proxy's object, from now on.
+pub struct Signals(MessageStream);
+
+impl Signals {
+    /// Those of that interface and member.
+    pub async fn of(connection: &Connection, interface: &'static str, member: &'static str) -> Self {
+        let rule =
+            MatchRule::builder().msg_type(message::Type::Signal).path(PATH).interface(interface).member(member).build();
+        let queue = NonZeroUsize::new(1000);
+        Self(MessageStream::for_match_rule(rule.unwrap(), connection, queue).await.unwrap())
+    }
+
+    /// The next one, or `None` if none comes within `limit`.
+    pub async fn next(&mut self, limit: Duration) -> Option<zbus::Message> {
+        let next = poll_fn(|cx| Pin::new(&mut self.0).poll_next(cx));
+        tokio::time::timeout(limit, next).await.ok().flatten().map(|message| message.unwrap())
+    }
+}
+
+/// A text of an `a{sv}`.
+pub fn text(facts: &Facts, name: &str) -> Option<String> {
+    facts.get(name).map(|value| String::try_from(value.try_clone().unwrap()).unwrap())
+}
