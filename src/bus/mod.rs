@@ -51,7 +51,7 @@ pub struct Face {
 #[derive(Debug)]
 pub struct Bus {
     face: Arc<Face>,
-    connection: Option<Connection>,
+    connection: Option<Joined>,
     /// Tries to connect, as long as there is hope.
     hope: bool,
 }
@@ -75,9 +75,9 @@ impl Bus {
         let Some(mut reports) = self.face.service.reports().take_receiver() else { return };
         let mut pause = PAUSE_FIRST;
         loop {
-            if let Some(connection) = self.connection.take() {
+            if let Some(joined) = self.connection.take() {
                 pause = PAUSE_FIRST;
-                if self.face.attend(&connection, &mut reports).await == Over::NoMoreReports {
+                if self.face.attend(joined, &mut reports).await == Over::NoMoreReports {
                     return;
                 }
                 info!("the session bus went away, serving without and trying to come back");
@@ -91,8 +91,9 @@ impl Bus {
                     info!(codex_bus_name = NAME, "on the session bus");
                     self.connection = Some(connection);
                 }
-                Err(zbus::Error::NameTaken) => self.say_why_not(&zbus::Error::NameTaken),
-                Err(error) => debug!(codex_error = %error, "still no session bus"),
+                // Somebody took it while the bus was away.
+                Err(zbus::Error::NameTaken) if !self.face.managed => self.say_why_not(&zbus::Error::NameTaken),
+                Err(error) => debug!(codex_error = %error, "still not on the session bus"),
             }
         }
     }
@@ -126,6 +127,13 @@ impl Bus {
     }
 }
 
+/// A connection that holds the name, and what its first callers may have read before anybody looked for changes.
+#[derive(Debug)]
+struct Joined {
+    connection: Connection,
+    shown: Shown,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Over {
     ConnectionLost,
@@ -133,7 +141,8 @@ enum Over {
 }
 
 impl Face {
-    async fn connect(self: &Arc<Self>) -> zbus::Result<Connection> {
+    async fn connect(self: &Arc<Self>) -> zbus::Result<Joined> {
+        let shown = Shown::of(self);
         let connecting = connection::Builder::session()
             .method_timeout(SEND_TIME_MAX)
             .serve_at(PATH, Proxy1::new(Arc::clone(self)))
@@ -142,17 +151,18 @@ impl Face {
             .name(NAME)
             .build();
         let late = |_| zbus::Error::Failure(format!("no answer within {} s", CONNECT_TIME_MAX.as_secs()));
-        timeout(CONNECT_TIME_MAX, connecting).await.map_err(late)?
+        let connection = timeout(CONNECT_TIME_MAX, connecting).await.map_err(late)??;
+        Ok(Joined { connection, shown })
     }
 
     /// Carries reports and changes until the connection is lost.
-    async fn attend(&self, connection: &Connection, reports: &mut mpsc::Receiver<Report>) -> Over {
-        let Ok(emitter) = SignalEmitter::new(connection, PATH) else { return Over::ConnectionLost };
+    async fn attend(&self, joined: Joined, reports: &mut mpsc::Receiver<Report>) -> Over {
+        let Joined { connection, mut shown } = joined;
+        let Ok(emitter) = SignalEmitter::new(&connection, PATH) else { return Over::ConnectionLost };
         let mut changes = self.service.changes();
-        changes.mark_unchanged();
-        let mut shown = Shown::of(self);
         let mut next_change = Instant::now();
-        let mut pending = false;
+        // Something may have changed before this looks.
+        let mut pending = true;
         let mut closed = pin!(connection.closed());
         loop {
             tokio::select! {

@@ -26,9 +26,10 @@ use crate::model::{
 /// Logs an event under its `MESSAGE_ID` and reports it under the same id. The level of an entry is part of its call site,
 /// hence a macro.
 macro_rules! tell {
-    ($level:ident, $story:expr, $signal:expr, $status:expr, $message:literal) => {{
+    ($level:ident, $story:expr, $signal:expr, $failure:expr, $message:literal) => {{
         let signal: Signal = $signal;
-        let status: Option<u16> = $status;
+        let failure: Option<&Failure> = $failure;
+        let status = failure.and_then(|failure| failure.upstream_status);
         let event_id = $story.report(signal, status);
         $level!(
             MESSAGE_ID = signal.row().message_id,
@@ -41,6 +42,7 @@ macro_rules! tell {
             codex_provider = known(&$story.provider),
             codex_account = known(&$story.account),
             codex_status = status,
+            codex_kind = failure.map(|failure| failure.row().code),
             codex_phase = $story.phase.word(),
             codex_attempts = $story.attempts,
             codex_elapsed_ms = ms($story.began.elapsed()),
@@ -194,7 +196,7 @@ impl Story {
             );
             return;
         };
-        tell!(info, self, signal, failure.upstream_status, "an attempt failed");
+        tell!(info, self, signal, Some(failure), "an attempt failed");
     }
 
     pub(super) fn first_event(&mut self) {
@@ -226,12 +228,11 @@ impl Story {
             }
             Phase::Waiting | Phase::Request => None,
         };
-        let status = failure.upstream_status;
         if let Some(signal) = signal {
             match failure.row().level {
-                Level::Error => tell!(error, self, signal, status, "request failed"),
-                Level::Warn => tell!(warn, self, signal, status, "request failed"),
-                Level::Info => tell!(info, self, signal, status, "request failed"),
+                Level::Error => tell!(error, self, signal, Some(failure), "request failed"),
+                Level::Warn => tell!(warn, self, signal, Some(failure), "request failed"),
+                Level::Info => tell!(info, self, signal, Some(failure), "request failed"),
             }
             return;
         }
@@ -243,7 +244,7 @@ impl Story {
                     codex_model = self.model,
                     codex_route = self.route,
                     codex_kind = failure.row().code,
-                    codex_status = status,
+                    codex_status = failure.upstream_status,
                     codex_attempts = self.attempts,
                     codex_elapsed_ms = ms(self.began.elapsed()),
                     "request failed"
@@ -284,10 +285,10 @@ impl Drop for Story {
             // A panic unwinds through here; without a look it would pass for a client that left.
             if std::thread::panicking() {
                 self.service.counters().ended(Outcome::Failed(FailureKind::Bug));
-                tell!(error, self, Signal::Panic, None::<u16>, "a defect ended a request");
+                tell!(error, self, Signal::Panic, None, "a defect ended a request");
             } else {
                 self.service.counters().ended(Outcome::ClientGone);
-                tell!(info, self, Signal::ClientGone, None::<u16>, "the client went away");
+                tell!(info, self, Signal::ClientGone, None, "the client went away");
             }
         }
     }
