@@ -309,3 +309,41 @@ fn known(text: &str) -> Option<&str> {
 pub(super) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::{codec::seal::Sealer, config::settings::Settings, proxy::service::Prompt};
+
+    fn service() -> Arc<Service> {
+        let prompt = Prompt { base_instructions: String::new(), hidden_models: Vec::new() };
+        Arc::new(Service::new(Settings::default(), None, Sealer::new(&[0; 32]), &prompt))
+    }
+
+    #[test]
+    fn a_defect_and_a_client_that_leaves_are_told_apart() {
+        let service = service();
+        let mut reports = service.reports().take_receiver().unwrap();
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            let _story = Story::new(Arc::clone(&service), "req_1", &HeaderMap::new());
+            panic!("on purpose");
+        }));
+        assert!(told.is_err());
+        drop(Story::new(Arc::clone(&service), "req_2", &HeaderMap::new()));
+        let found = [reports.try_recv().unwrap(), reports.try_recv().unwrap()].map(|r| (r.request_id, r.signal));
+        let expected = [("req_1", Signal::Panic), ("req_2", Signal::ClientGone)].map(|(id, s)| (id.to_owned(), s));
+        assert_eq!(found, expected);
+        assert!(service.registry().list(9).is_empty());
+    }
+
+    #[test]
+    fn reports_that_nobody_takes_are_dropped_and_counted() {
+        let service = service();
+        for _ in 0..300 {
+            drop(Story::new(Arc::clone(&service), "req_1", &HeaderMap::new()));
+        }
+        assert_eq!(service.reports().dropped(), 300 - 256);
+    }
+}
