@@ -334,7 +334,7 @@ fn say_what_is_lacking(settings: &Settings, managed: bool) {
         info!(codex_files = ?settings.files, "no provider configured: only the built-in model demo is offered");
     }
     if !managed {
-        info!("started by hand: no service manager restarts this program, and its state is not on the bus");
+        info!("started by hand: no service manager restarts this program");
     }
 }
 
