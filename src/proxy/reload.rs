@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{self, Layers},
-    host::{cataloguefile, manager::Manager},
+    host::{cataloguefile, manager::Manager, secretfile},
 };
 
 /// Knows where the configuration lies and who wants to hear of it.
@@ -55,6 +55,11 @@ impl Reloader {
             Ok((Ok(settings), prompt)) => {
                 let offered = settings.offered();
                 self.service.reload(settings, &prompt);
+                if !self.service.has_token()
+                    && let Ok(token) = secretfile::load_or_create(&self.state, secretfile::TOKEN)
+                {
+                    self.service.set_token(token);
+                }
                 if matches!(*self.service.state().borrow(), State::ConfigError(_)) && self.service.has_token() {
                     self.service.set_state(State::Ready);
                 }
