@@ -188,6 +188,19 @@ impl Running {
     }
 }
 
+impl Drop for Codex {
+    /// The TUI leaves a daemon behind, a copy of the program below its home: it ends with the home.
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            if std::fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.starts_with(self.home.path())) {
+                // It may be gone by now, which is what is wanted.
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         drop(self.child.kill());
