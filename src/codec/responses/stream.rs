@@ -105,7 +105,6 @@ pub struct StreamEncoder {
     sequence: u64,
     seals: u64,
     started: bool,
-    items_opened: bool,
     ended: Option<Ended>,
     open: BTreeMap<ItemKey, Item>,
     /// Closed items that are not whole; what becomes of them depends on the end.
@@ -158,7 +157,6 @@ impl StreamEncoder {
             sequence: 0,
             seals: 0,
             started: false,
-            items_opened: false,
             ended: None,
             open: BTreeMap::new(),
             cut: Vec::new(),
@@ -166,11 +164,6 @@ impl StreamEncoder {
             output: BTreeMap::new(),
             usage: None,
         }
-    }
-
-    /// True once an item was opened: from then on the answer cannot be begun anew.
-    pub fn items_opened(&self) -> bool {
-        self.items_opened
     }
 
     /// How the answer ended, once it did.
@@ -249,7 +242,6 @@ impl StreamEncoder {
 
     fn open(&mut self, key: ItemKey, kind: ItemKind, out: &mut Vec<u8>) {
         self.start(out);
-        self.items_opened = true;
         let index = self.next_index;
         self.next_index += 1;
         let (prefix, kind) = match kind {
