@@ -215,7 +215,7 @@ async fn proxy(
 
     let mut troubles = Vec::new();
     let mut config_errors: Vec<String> = config_error.into_iter().collect();
-    let token = match token(&paths.state, &mut troubles)? {
+    let token = match token(&paths.state, managed, &mut troubles)? {
         Ok(token) => Some(token),
         Err(text) if managed => {
             config_errors.push(text);
@@ -305,16 +305,19 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Stop> {
     })
 }
 
-/// The token; `Ok(Err(…))` if there is one that cannot be read: nobody could know another, so nobody could be served.
-fn token(state: &Path, troubles: &mut Vec<String>) -> Result<Result<Secret32, String>, Stop> {
+/// The token; `Ok(Err(…))` if there is one that cannot be read, or a service cannot keep a new one: nobody could know
+/// another, so nobody could be served.
+fn token(state: &Path, managed: bool, troubles: &mut Vec<String>) -> Result<Result<Secret32, String>, Stop> {
     match secretfile::load_or_create(state, secretfile::TOKEN) {
         Ok(token) => Ok(Ok(token)),
         Err(error) => {
             let file = state.join(secretfile::TOKEN);
-            if file.symlink_metadata().is_ok() {
-                return Ok(Err(format!("{}: the token cannot be read: {error}", file.display())));
+            let exists = file.symlink_metadata().is_ok();
+            if !exists && !managed {
+                return in_memory(secretfile::TOKEN, &error, troubles).map(Ok);
             }
-            in_memory(secretfile::TOKEN, &error, troubles).map(Ok)
+            let what = if exists { "read" } else { "made" };
+            Ok(Err(format!("{}: the token cannot be {what}: {error}", file.display())))
         }
     }
 }

@@ -199,9 +199,7 @@ impl Quarantine {
         let exit = fs::read_to_string(&exit_file).ok().and_then(|line| Exit::parse(&line));
         let in_flight = read_slots(&runtime.join(IN_FLIGHT));
         let suspects_file = runtime.join(SUSPECTS);
-        // A ledger that cannot be read is one that says nothing: the worst is one death more.
-        let mut ledger: Ledger =
-            fs::read(&suspects_file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let mut ledger = load(&suspects_file)?;
         if exit.as_ref().is_some_and(Exit::counts) {
             ledger.died(&in_flight, now_s);
         }
@@ -288,6 +286,25 @@ fn read_slots(path: &Path) -> Vec<Fingerprint> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// A ledger that cannot be understood is set aside, and an empty one taken: the worst is one death more.
+fn load(path: &Path) -> io::Result<Ledger> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ledger::default()),
+        Err(error) => return Err(error),
+    };
+    if let Ok(ledger) = serde_json::from_slice(&bytes) {
+        return Ok(ledger);
+    }
+    let aside = files::set_aside(path)?;
+    tracing::warn!(
+        codex_path = %path.display(),
+        codex_aside = %aside.display(),
+        "the list of suspected requests cannot be used; it is set aside"
+    );
+    Ok(Ledger::default())
 }
 
 fn save(path: &Path, ledger: &Ledger) -> io::Result<()> {
@@ -379,6 +396,16 @@ mod tests {
         }
         let (quarantine, _) = Quarantine::open(directory.path(), 0).unwrap();
         assert_eq!(lock(&quarantine.ledger).verdict(Fingerprint(7), 0), Verdict::Free);
+    }
+
+    #[test]
+    fn a_damaged_list_of_suspects_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(SUSPECTS), b"{\"suspects").unwrap();
+        let (quarantine, _) = Quarantine::open(directory.path(), 0).unwrap();
+        assert_eq!(*lock(&quarantine.ledger), Ledger::default());
+        assert_eq!(fs::read(directory.path().join("suspects.json.corrupt-1")).unwrap(), b"{\"suspects");
+        assert_eq!(load(&directory.path().join(SUSPECTS)).unwrap(), Ledger::default());
     }
 
     fn futures_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
