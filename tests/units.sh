@@ -6,7 +6,10 @@
 #
 # FILE is the newest package in target/debian/ unless given (tests/package.sh makes one). --full also tries what the
 # programs must do for the units: notify, take the socket, answer as the fallback, record how a run ended. Without it a
-# drop-in starts the proxy beside its socket, which is enough for the package's part.
+# drop-in starts the proxy beside its socket, which is enough for the package's part. KILLS=N: how many kills under load
+# (200). What a person may want to read of a full run is left in target/units/: SUITE.bus.txt, SUITE.tui.txt.
+#
+# The checks are made of what is in tests/support/box.sh; some of --full's are in tests/support/box_faults.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 box=$PWD/tests/systemd-box
@@ -32,72 +35,30 @@ work=$(mktemp -d)
 names=()
 # shellcheck disable=SC2317  # called by the trap
 clean() {
-    [ ${#names[@]} = 0 ] || "$box" down --kill "${names[@]}"
+    local name
+    for name in ${names[@]+"${names[@]}"}; do
+        tui kill-server 2>/dev/null || true
+        "$box" down --kill "$name"
+    done
     rm -rf "$work"
 }
 trap clean EXIT
 
 kills=${KILLS:-200}
 codex=${CODEX_BIN:-$(sed -n 's/^CODEX_BIN=//p' tests/.setup/env 2>/dev/null)}
-[ $full = no ] || [ -x "$codex" ] || { echo "no Codex: run tests/setup.sh first"; exit 1; }
+if [ $full = yes ] && ! { [ -x "$codex" ] && command -v tmux >/dev/null; }; then
+    echo "no Codex or no tmux: run tests/setup.sh first"
+    exit 1
+fi
+
+kept=$PWD/target/units
+mkdir -p "$kept"
+# shellcheck source=tests/support/box.sh
+. tests/support/box.sh
+# shellcheck source=tests/support/box_faults.sh
+. tests/support/box_faults.sh
 
 # --- one suite ---------------------------------------------------------------------------------------------------------
-# check NAME COMMAND…: one test. What it printed is shown when it fails, and what the journal says.
-check() {
-    local what=$1 begun=$EPOCHREALTIME status=0
-    shift
-    # A subshell of its own with -e: the first thing in COMMAND that fails, fails it.
-    set +e
-    (set -e; "$@") >"$work/$name.check" 2>&1 </dev/null
-    status=$?
-    set -e
-    printf '%s  %s: %s (%d ms)\n' "$([ $status = 0 ] && echo 'ok    ' || echo FAILED)" "$suite" "$what" \
-        $(((${EPOCHREALTIME/./} - ${begun/./}) / 1000))
-    if [ $status = 0 ]; then return; fi
-    sed 's/^/    /' "$work/$name.check"
-    root journalctl -b -n 40 --no-pager -o short-monotonic _UID=1000 2>&1 | sed 's/^/    /' || true
-}
-root() { "$box" exec "$name" "$@"; }
-user() { "$box" user "$name" "$@"; }
-ctl() { user systemctl --user "$@"; }
-is() { # is UNIT PROPERTY VALUE: says what it is instead
-    local value
-    value=$(ctl show -P "$2" "$1")
-    [ "$value" = "$3" ] || { echo "$1: $2 is '$value', not '$3'"; return 1; }
-}
-not() { if "$@"; then echo "should not be: $*"; return 1; fi; }
-soon() { # soon SECONDS COMMAND…: until it succeeds
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >"$work/$name.soon" 2>&1; do
-        if [ $SECONDS -ge $end ]; then cat "$work/$name.soon"; echo "not in time: $*"; return 1; fi
-        sleep 0.1
-    done
-}
-listening() { root ss -Htln "sport = :$port" | grep -q .; }
-answers() { user curl -sS --fail --max-time 15 -o /dev/null "http://127.0.0.1:$port/health"; }
-running() { root pgrep -u alice -a codex; }
-main_pid() { ctl show -P MainPID codex-proxy.service; }
-die() { ctl kill --kill-whom=main --signal="${1:-KILL}" codex-proxy.service; }
-hit_cap() {
-    ctl reset-failed codex-proxy.service
-    ctl restart codex-proxy.service
-    for _ in 1 2 3 4 5 6; do
-        soon 5 is codex-proxy.service ActiveState active
-        die
-        sleep 0.3
-    done
-    soon 10 is codex-proxy-capped.service ActiveState active
-    is codex-proxy.service ActiveState failed
-    is codex-proxy.socket ActiveState failed
-}
-request() { # prints the status; the body goes to a file in the box
-    local token
-    token=$(user codex-proxyctl token --port $port)
-    user curl -sS --max-time 45 -o /tmp/answer -w '%{http_code}\n' -H "Authorization: Bearer $token" \
-        -H 'Content-Type: application/json' -d '{"model":"demo","input":"hello"}' "http://127.0.0.1:$port/v1/responses"
-}
-
 # Nothing to say about the units, but for the key that 252 does not know.
 verify() {
     local unit said
@@ -198,14 +159,17 @@ name_held() { user busctl --user --timeout=2 status org.codexproxy.Proxy1; }
 capped() {
     hit_cap
     answers
+    sessions_begin
     [ "$(request)" = 503 ]
     user grep -q 'codex-proxyctl recover' /tmp/answer
+    sessions_wait
 }
 recover() {
     user codex-proxyctl recover
     is codex-proxy.service ActiveState active
     is codex-proxy-capped.service ActiveState inactive
     [ "$(request)" = 200 ]
+    sessions_go_on
 }
 upgrade_capped() {
     hit_cap
@@ -231,17 +195,6 @@ s = socket.create_server(('127.0.0.1', $port)); time.sleep(600)"
 remove_capped() { "$box" install "$name" "$1"; ctl start codex-proxy.service; hit_cap; remove; }
 
 # --- a real session ---
-# configure TEXT: the user's configuration.
-configure() {
-    printf '%s\n' "$1" >"$work/$name.toml"
-    user mkdir -p /home/alice/.config/codex-proxy
-    "$box" copy "$name" "$work/$name.toml" /home/alice/.config/codex-proxy/config.toml
-    root chown alice:alice /home/alice/.config/codex-proxy/config.toml
-}
-codex_exec() { # codex_exec MODEL PROMPT: prints the last message
-    user sh -c "mkdir -p ~/work && cd ~/work && NO_PROXY=127.0.0.1 timeout 120 codex exec --skip-git-repo-check \
-        -s danger-full-access -m '$1' '$2' </dev/null"
-}
 codex_session() {
     user sh -c 'mkdir -p ~/.codex && printf "# mine\n[analytics]\nenabled = false\n" >~/.codex/config.toml && cp ~/.codex/config.toml ~/before'
     user codex-proxyctl setup --default --model demo
@@ -253,28 +206,17 @@ codex_session() {
     user sh -c 'head -n 3 ~/.codex/config.toml | cmp - ~/before'
     user codex-proxyctl setup --default --model demo
 }
-upstream=$(printf '%s\n' '[providers.slow]' 'base_url = "http://127.0.0.1:9000/v1"' 'dialect = "openai"' 'accounts = []' \
-    '[models.slow]' 'routes = ["slow/m"]')
 killed_in_mid_turn() {
     configure "$upstream"
     ctl reload codex-proxy.service
-    rm -f "$work/$name.begun"
-    "$box" hostexec "$name" python3 tests/support/slow_upstream.py 9000 "$work/$name.begun" &
-    soon 5 root sh -c "ss -Htln 'sport = :9000' | grep -q ."
+    slow_upstream
     codex_exec slow 'go on' >"$work/$name.turn" 2>&1 &
     local turn=$!
     soon 20 test -e "$work/$name.begun"
     die
     wait $turn || { cat "$work/$name.turn"; return 1; }
     grep -q 'told in full' "$work/$name.turn" || { cat "$work/$name.turn"; return 1; }
-    root pkill -f slow_upstream.py || pkill -f "slow_upstream.py 9000 $work/$name.begun"
 }
-no_cap() { # the cap would end the tests below; the package's own is tried elsewhere
-    user mkdir -p /home/alice/.config/systemd/user/codex-proxy.service.d
-    user sh -c 'printf "[Unit]\nStartLimitIntervalSec=0\n" >~/.config/systemd/user/codex-proxy.service.d/cap.conf'
-    ctl daemon-reload
-}
-with_cap() { user rm -r /home/alice/.config/systemd/user/codex-proxy.service.d; ctl daemon-reload; ctl reset-failed codex-proxy.service; }
 killed_under_load() {
     no_cap
     local token before
@@ -367,8 +309,7 @@ poison() { # a request that is under way whenever the process dies of a fault of
     no_cap
     configure "$upstream"
     ctl restart codex-proxy.service
-    "$box" hostexec "$name" python3 tests/support/slow_upstream.py 9000 "$work/$name.begun" --forever &
-    soon 5 root sh -c "ss -Htln 'sport = :9000' | grep -q ."
+    slow_upstream --forever
     token=$(user codex-proxyctl token --port $port)
     for _ in 1 2; do
         rm -f "$work/$name.begun"
@@ -381,7 +322,6 @@ poison() { # a request that is under way whenever the process dies of a fault of
     user curl -s --max-time 20 -H "Authorization: Bearer $token" \
         -d '{"model":"slow","stream":true,"input":"poison"}' "http://127.0.0.1:$port/v1/responses" | grep request_quarantined
     [ "$(request)" = 200 ]
-    pkill -f "slow_upstream.py 9000 $work/$name.begun"
     configure ''
     ctl restart codex-proxy.service
     with_cap
@@ -406,7 +346,9 @@ try_suite() {
     if [ $full = yes ]; then
         check "requests are served through the socket" served
         check "the bus name is held" name_held
+        check "the bus shows, takes calls and tells of failures" bus_transcript
         check "reload keeps the process" reload
+        check "figures" figures
         check "a killed proxy is back, and how it ended is recorded" killed
         check "a proxy that hangs is replaced" stopped_dead
         check "Codex edits a file through the installed proxy, and its settings come back" codex_session
@@ -415,22 +357,29 @@ try_suite() {
         check "a wrong configuration is told and costs no start" config_error
         check "a token that cannot be read is told" token_unreadable
         check "state that cannot be written does not keep requests from being served" state_unwritable
+        check "a full disk does not keep requests from being served" no_room
+        check "no room for records does not either" no_room_for_records
+        check "damaged files are set aside, told and made anew" damaged
+        check "no secret is in the journal, on the bus, in /proc or in a file of another purpose" secrets
         check "two users have a port and a token each" two_users
         check "a request that kills twice is refused, others are served" poison
-        check "the fallback answers when the starts are used up" capped
-        check "recover brings the proxy back" recover
+        check "the fallback answers when the starts are used up, and turns of Codex wait" capped
+        check "recover brings the proxy back, and the turns go on" recover
         check "a taken port is left alone" port_taken
     fi
-    check "upgrade restarts what runs" upgrade "$work/2.deb"
-    check "the seventh start in ten minutes is refused" one_start_too_many
-    check "upgrade after the last allowed start" upgrade_after_last_start "$work/3.deb"
-    check "upgrade leaves alone what is stopped" upgrade_stopped "$work/4.deb"
     if [ $full = yes ]; then
-        check "upgrade while the fallback answers" upgrade_capped "$work/5.deb"
+        check "a turn of Codex outlives an upgrade in mid-stream" upgrade_in_mid_turn "$work/2.deb"
+    fi
+    check "upgrade restarts what runs" upgrade "$work/3.deb"
+    check "the seventh start in ten minutes is refused" one_start_too_many
+    check "upgrade after the last allowed start" upgrade_after_last_start "$work/4.deb"
+    check "upgrade leaves alone what is stopped" upgrade_stopped "$work/5.deb"
+    if [ $full = yes ]; then
+        check "upgrade while the fallback answers" upgrade_capped "$work/6.deb"
     fi
     check "removal stops everything" remove
     if [ $full = yes ]; then
-        check "removal stops the fallback" remove_capped "$work/5.deb"
+        check "removal stops the fallback" remove_capped "$work/6.deb"
     fi
     if [ $full = no ]; then root rm -r /etc/systemd/user/codex-proxy.service.d; fi
     check "purge leaves nothing" purge
@@ -441,7 +390,7 @@ try_suite() {
 # The same package under higher versions.
 dpkg-deb -R "$deb" "$work/tree"
 version=$(dpkg-deb -f "$deb" Version)
-for v in 2 3 4 5; do
+for v in 2 3 4 5 6; do
     sed -i "s/^Version: .*/Version: $version+$v/" "$work/tree/DEBIAN/control"
     dpkg-deb --root-owner-group -Znone -b "$work/tree" "$work/$v.deb" >/dev/null
 done

@@ -1,14 +1,25 @@
 """A scripted Chat Completions host: its first answer goes on for seconds (with --forever every one, without an end), the
 others come at once. Makes a file when an answer has begun.
 
-    slow_upstream.py PORT FILE [--forever]
+    slow_upstream.py PORT FILE [--seconds N] [--forever] [--refuse]
+
+--seconds: how long the first answer goes on, 6 unless given. --refuse: no answer is given, but a 401 that repeats the
+key and the request, as some hosts do.
 """
+import argparse
 import http.server
 import json
-import sys
 import time
 
-port, begun, forever = int(sys.argv[1]), sys.argv[2], "--forever" in sys.argv
+PAUSE = 0.2  # the pace of a model that thinks between words
+
+parser = argparse.ArgumentParser()
+parser.add_argument("port", type=int)
+parser.add_argument("begun")
+parser.add_argument("--seconds", type=int, default=6)
+parser.add_argument("--forever", action="store_true")
+parser.add_argument("--refuse", action="store_true")
+options = parser.parse_args()
 first = True
 
 
@@ -21,20 +32,33 @@ class Host(http.server.BaseHTTPRequestHandler):
         self.wfile.write(f"{len(body):x}\r\n".encode() + body + b"\r\n")
         self.wfile.flush()
 
+    def refuse(self, request):
+        message = f"Incorrect API key provided: {self.headers['authorization']}. You sent {request}"
+        body = json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
+        self.send_response(401)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def do_POST(self):
         global first
-        self.rfile.read(int(self.headers["content-length"]))
+        request = self.rfile.read(int(self.headers["content-length"]))
+        if options.refuse:
+            self.refuse(request)
+            return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        slow, first = first or forever, False
+        slow, first = first or options.forever, False
         self.chunk({"content": "begun"})
         if slow:
-            open(begun, "w").close()
+            open(options.begun, "w").close()
+        seconds = 20 if options.forever else options.seconds if slow else 0
         try:
-            for _ in range(100 if forever else 30 if slow else 0):
-                time.sleep(0.2)  # the pace of a model that thinks between words
+            for _ in range(int(seconds / PAUSE)):
+                time.sleep(PAUSE)
                 self.chunk({"content": " ."})
             self.chunk({"content": " told in full"})
             self.chunk({}, "stop")
@@ -47,4 +71,4 @@ class Host(http.server.BaseHTTPRequestHandler):
         pass
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", port), Host).serve_forever()
+http.server.ThreadingHTTPServer(("127.0.0.1", options.port), Host).serve_forever()
