@@ -73,7 +73,7 @@ verify() {
 exposure() { # 9.8 without any of the sandbox
     local unit
     for unit in codex-proxy.service codex-proxy-capped.service; do
-        user systemd-analyze --user security --no-pager --threshold=45 "$unit" | tail -n 1
+        user systemd-analyze --user security --no-pager --threshold=25 "$unit" | tail -n 1
     done
 }
 asleep() {
