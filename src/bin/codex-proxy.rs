@@ -151,6 +151,8 @@ fn run(arguments: &Arguments) -> Result<(), Stop> {
         }
         Err(errors) => return Err(Stop::new(CONFIGURATION, errors)),
     };
+    #[cfg(feature = "test-faults")]
+    codex_proxy::proxy::testfault::at_start();
     // Two workers serve hundreds of streams; more only cost memory.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Stop::unforeseen)?;

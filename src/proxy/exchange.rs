@@ -65,6 +65,8 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
         Ok(None) => return line.refuse(&quarantined(line.request_id()), &mut story),
         Err(failure) => return line.fail(failure, &mut story),
     };
+    #[cfg(feature = "test-faults")]
+    super::testfault::in_exchange(&parts.headers);
     let decoded = match decode_request(&whole.bytes, service.sealer()) {
         Ok(decoded) => decoded,
         Err(invalid) => return line.refuse(&invalid, &mut story),

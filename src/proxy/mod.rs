@@ -18,4 +18,6 @@ pub mod serve;
 pub mod service;
 mod source;
 mod story;
+#[cfg(feature = "test-faults")]
+pub mod testfault;
 pub mod upstream;
