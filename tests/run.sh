@@ -44,6 +44,7 @@ count() {
 
 check "cargo fmt" cargo fmt --check
 check "cargo clippy" cargo clippy --all-targets --locked -- -D warnings
+check "cargo clippy, with faults" cargo clippy --all-targets --locked --features test-faults -- -D warnings
 check "cargo deny (licences, bans, sources)" "$CARGO_DENY" --locked check licenses bans sources
 if timeout 120 "$CARGO_DENY" --locked fetch db >/dev/null 2>&1 </dev/null; then
     check "cargo deny (advisories)" "$CARGO_DENY" --locked check --disable-fetch advisories
@@ -59,15 +60,17 @@ if [ -f target/fault-table.md ]; then echo "The fault table is in target/fault-t
 timeout 300 "$OPENAI_PYTHON" tests/openai_parse.py </dev/null 2>&1 | tee "$out/openai" | sed 's/^/  /'
 count "openai package" "${PIPESTATUS[0]}" "$out/openai" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
 
-check "shellcheck" shellcheck .ci/run tests/*.sh tests/systemd-box debian/codex-proxy.postinst debian/codex-proxy.prerm \
+check "shellcheck" shellcheck .ci/run tests/*.sh tests/support/*.sh tests/systemd-box debian/codex-proxy.postinst debian/codex-proxy.prerm \
     debian/codex-proxy.postrm
 if [ "$(id -u)" -eq 0 ]; then
     timeout 1800 tests/package.sh </dev/null 2>&1 | tee "$out/package" | sed 's/^/  /'
     count "package" "${PIPESTATUS[0]}" "$out/package" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
     timeout 1500 tests/units.sh --full </dev/null 2>&1 | tee "$out/units" | sed 's/^/  /'
     count "units" "${PIPESTATUS[0]}" "$out/units" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
+    timeout 1300 tests/vm.sh </dev/null 2>&1 | tee "$out/vm" | sed 's/^/  /'
+    count "limits of memory" "${PIPESTATUS[0]}" "$out/vm" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
 else
-    echo "skipped the package and its units: containers and apt-get need root"
+    echo "skipped the package, its units and their limits: containers, machines and apt-get need root"
 fi
 
 if [ ${#failures[@]} -gt 0 ]; then printf 'failed: %s\n' "${failures[@]}"; fi

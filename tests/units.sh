@@ -51,6 +51,8 @@ if [ $full = yes ] && ! { [ -x "$codex" ] && command -v tmux >/dev/null; }; then
     exit 1
 fi
 
+faulty=''
+[ $full = no ] || faulty=$(tests/fault-build.sh)
 kept=$PWD/target/units
 mkdir -p "$kept"
 # shellcheck source=tests/support/box.sh
@@ -304,27 +306,89 @@ two_users() { # a second user gets a port of her own, and nothing of the first o
     soon 10 root sh -c '! pgrep -u bob'
     root userdel -r bob
 }
-poison() { # a request that is under way whenever the process dies of a fault of its own
-    local token
-    no_cap
-    configure "$upstream"
+# --- defects, in a build that has them on demand ---
+misbehaving() { # the unit runs that build, with the package's own limit of starts
+    "$box" copy "$name" "$faulty" /opt/codex-proxy
+    user sh -c 'mkdir -p ~/.config/systemd/user/codex-proxy.service.d &&
+        printf "[Service]\nExecStart=\nExecStart=/opt/codex-proxy\n" >~/.config/systemd/user/codex-proxy.service.d/fault.conf'
+    ctl daemon-reload
+    ctl reset-failed codex-proxy.service
     ctl restart codex-proxy.service
-    slow_upstream --forever
-    token=$(user codex-proxyctl token --port $port)
-    for _ in 1 2; do
-        rm -f "$work/$name.begun"
-        user curl -s --max-time 20 -o /dev/null -H "Authorization: Bearer $token" \
-            -d '{"model":"slow","stream":true,"input":"poison"}' "http://127.0.0.1:$port/v1/responses" &
-        soon 10 test -e "$work/$name.begun"
-        die ILL # not SEGV: sent from outside, the first of those only takes away the handler for overflown stacks
-        soon 5 answers
-    done
-    user curl -s --max-time 20 -H "Authorization: Bearer $token" \
-        -d '{"model":"slow","stream":true,"input":"poison"}' "http://127.0.0.1:$port/v1/responses" | grep request_quarantined
-    [ "$(request)" = 200 ]
+}
+behaving() {
+    user rm -r /home/alice/.config/systemd/user/codex-proxy.service.d
+    ctl daemon-reload
     configure ''
     ctl restart codex-proxy.service
-    with_cap
+    root rm /opt/codex-proxy
+}
+post() { # post BODY CURL-ARGUMENT…: prints the status, 000 if the connection broke; the body goes to a file in the box
+    local token
+    token=$(user codex-proxyctl token --port $port)
+    user curl -s --max-time 45 -o /tmp/answer -w '%{http_code}\n' -H "Authorization: Bearer $token" "${@:2}" -d "$1" \
+        "http://127.0.0.1:$port/v1/responses" || true
+}
+panics() {
+    local before
+    misbehaving
+    before=$(main_pid)
+    [ "$(post '{"model":"demo","input":"panic"}' -H 'x-test-fault: panic')" = 400 ]
+    user grep 'internal_error.*req_\|req_.*internal_error' /tmp/answer
+    soon 5 root sh -c "journalctl -b -o json _PID=$before CODEX_SIGNAL=panic | grep -q CODEX_EVENT_ID"
+    [ "$(request)" = 200 ]
+    [ "$(main_pid)" = "$before" ]
+    behaving
+}
+wedged() { # no worker moves any more, so nothing says that it lives
+    local before
+    misbehaving
+    before=$(main_pid)
+    [ "$(post '{"model":"demo","input":"wedge"}' -H 'x-test-fault: wedge')" = 000 ] # broken by the watchdog's SIGKILL
+    answers
+    [ "$(main_pid)" != "$before" ]
+    ended watchdog killed KILL
+    behaving
+}
+poison() { # repeated by its client as Codex does, beside another request that is under way at the first death
+    local poison='{"model":"demo","input":"poison"}' innocent='{"model":"slow","stream":true,"input":"innocent"}' host tries
+    configure "$upstream"
+    misbehaving
+    is codex-proxy.service NRestarts 0
+    rm -f "$work/$name.begun"
+    "$box" hostexec "$name" python3 tests/support/slow_upstream.py 9000 "$work/$name.begun" &
+    host=$!
+    soon 5 root sh -c "ss -Htln 'sport = :9000' | grep -q ."
+    post "$innocent" >"$work/$name.innocent" &
+    soon 10 test -e "$work/$name.begun"
+    [ "$(post "$poison" -H 'x-test-fault: abort')" = 000 ]
+    wait $!
+    soon 5 is codex-proxy.service NRestarts 1
+    # Both are suspects now and take turns, in whichever order they come: one death more, and none for the innocent.
+    post "$poison" -H 'x-test-fault: abort' >"$work/$name.poison" &
+    tries=1
+    until [ "$(post "$innocent")" = 200 ] && user grep -q 'told in full' /tmp/answer; do
+        [ $tries -lt 3 ] || { user cat /tmp/answer; return 1; }
+        tries=$((tries + 1))
+    done
+    wait $!
+    [ "$(cat "$work/$name.poison")" = 000 ]
+    soon 5 is codex-proxy.service NRestarts 2
+    soon 5 is codex-proxy.service ActiveState active
+    ended signal killed ABRT
+    # Known by its body, not by what it would do.
+    [ "$(post "$poison" -H 'x-test-fault: abort')" = 400 ]
+    user grep 'request_quarantined' /tmp/answer | grep req_
+    [ "$(post "$poison")" = 400 ]
+    [ "$(post "$innocent")" = 200 ]
+    [ "$(request)" = 200 ]
+    is codex-proxy.service NRestarts 2
+    kill $host
+    behaving
+}
+without_faults() { # the words are found where they are, and not in the package
+    local words='misbehaving because a test asks for it'
+    grep -qaF "$words" "$faulty"
+    not grep -aF "$words" "$work/tree/usr/bin/codex-proxy"
 }
 
 try_suite() {
@@ -362,7 +426,9 @@ try_suite() {
         check "damaged files are set aside, told and made anew" damaged
         check "no secret is in the journal, on the bus, in /proc or in a file of another purpose" secrets
         check "two users have a port and a token each" two_users
-        check "a request that kills twice is refused, others are served" poison
+        check "a defect costs one request, not the process" panics
+        check "a proxy whose threads all hang is replaced" wedged
+        check "a request that kills the process does so twice, then it is refused; others are served" poison
         check "the fallback answers when the starts are used up, and turns of Codex wait" capped
         check "recover brings the proxy back, and the turns go on" recover
         check "a taken port is left alone" port_taken
@@ -400,6 +466,7 @@ sandbox() { sed -n '/^# Without namespaces of its own/,/^$/p' "$1" | grep .; }
     suite=units name=none
     check "both services have the same sandbox" \
         diff <(sandbox systemd/codex-proxy.service) <(sandbox systemd/codex-proxy-capped.service)
+    if [ $full = yes ]; then check "the package cannot be asked to misbehave" without_faults; fi
 } | tee "$work/result"
 
 "$box" build "${suites[@]}"
