@@ -1,5 +1,5 @@
-"""Sends the model `demo` one body of exactly 64 MiB, two of them at once, then 64 of a megabyte at once, and says how they
-were answered. Needs no more of Python than Debian's python3-minimal has.
+"""Sends the model `demo` one body of exactly 64 MiB, two of them at once, 64 of a megabyte at once, and two of 64 MiB made
+of the shortest items, which are too many; says how they were answered. Needs no more of Python than Debian's python3-minimal has.
 
     TOKEN=… big_bodies.py PORT
 """
@@ -21,6 +21,12 @@ def body(size, name, stream):
     return head + line * (room // len(line)) + b"." * (room % len(line)) + tail
 
 
+def crumbs(size):
+    """A request of nearly `size` bytes in the shortest items."""
+    item = b',{"role":"user","content":""}'
+    return b'{"model":"demo","input":[' + (item * (size // len(item) - 2))[1:] + b"]}"
+
+
 def ask(body):
     head = (
         f"POST /v1/responses HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {token}\r\n"
@@ -36,10 +42,12 @@ def ask(body):
     except OSError as error:
         return repr(error)
     whole = b'"status":"completed"' in text or b"event: response.completed" in text
-    return "200 and whole" if text.startswith(b"HTTP/1.1 200 ") and whole else text[:500].decode()
+    if text.startswith(b"HTTP/1.1 200 ") and whole:
+        return "200 and whole"
+    return "400, too many" if text.startswith(b"HTTP/1.1 400 ") and b"holds more than" in text else text[:500].decode()
 
 
-def all_answered(what, bodies):
+def all_answered(what, bodies, right="200 and whole"):
     answers = []
     together = threading.Barrier(len(bodies))
 
@@ -55,7 +63,7 @@ def all_answered(what, bodies):
         thread.join()
     counts = dict(collections.Counter(answers))
     print(f"{what}: {counts} in {time.monotonic() - begun:.1f} s", flush=True)
-    return counts == {"200 and whole": len(bodies)}
+    return counts == {right: len(bodies)}
 
 
 large = body(64 * 1024 * 1024, "large", False)
@@ -63,5 +71,6 @@ results = [
     all_answered("one of 64 MiB", [large]),
     all_answered("two of 64 MiB at once", [large, large]),
     all_answered("64 of a megabyte at once", [body(1_000_000, f"number {n}", n % 2 == 0) for n in range(64)]),
+    all_answered("two of 64 MiB in the shortest items", [crumbs(64 * 1024 * 1024)] * 2, "400, too many"),
 ]
 sys.exit(0 if all(results) else 1)

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use self::values::{
     Path, array, boolean, fields, invalid, json_text, kind_of, missing, name, number_within, object, optional,
-    positive, required, string, wrong,
+    positive, required, string, too_many, wrong,
 };
 use super::{
     stream::Echo,
@@ -46,6 +46,9 @@ pub struct InvalidRequest {
     /// `error.code`; `None` for the general one.
     pub code: Option<&'static str>,
 }
+
+/// Tools of one request, wherever they stand. What is kept of one takes many times the bytes of the shortest.
+const TOOLS_MAX: usize = 10_000;
 
 type Result<T> = std::result::Result<T, InvalidRequest>;
 
@@ -119,7 +122,7 @@ pub fn decode_request<'a>(body: &'a [u8], sealer: &Sealer) -> Result<Decoded<'a>
     }
     if let Some(raw) = wire.include {
         let path = root.key("include");
-        for (index, entry) in array(raw, &path)?.into_iter().enumerate() {
+        for (index, entry) in array(raw, &path, "an array")?.into_iter().enumerate() {
             let wanted = string(entry, &path.index(index))?;
             if wanted == "reasoning.encrypted_content" {
                 request.include_encrypted_reasoning = true;
@@ -160,6 +163,8 @@ struct Reader<'s, 'a> {
 #[derive(Default)]
 struct Tools<'a> {
     list: Vec<Tool<'a>>,
+    /// Entries that were read, also the same ones again.
+    entries: usize,
     known: BTreeSet<ToolRef<'a>>,
 }
 
@@ -174,7 +179,7 @@ impl<'a> Reader<'_, 'a> {
             let parts = vec![Part::Text(string(raw, path)?)];
             return Ok(vec![Item::Message { role: Role::User, phase: None, parts }]);
         }
-        let entries = array(raw, path).map_err(|_| wrong(raw, path, "a string or an array of items"))?;
+        let entries = array(raw, path, "a string or an array of items")?;
         let mut items = Vec::with_capacity(entries.len());
         for (index, entry) in entries.into_iter().enumerate() {
             self.item(entry, &path.index(index), &mut items)?;
@@ -282,13 +287,17 @@ impl<'a> Reader<'_, 'a> {
     }
 
     fn declare_all(&mut self, raw: &'a RawValue, path: &Path<'_>) -> Result<()> {
-        for (index, entry) in array(raw, path)?.into_iter().enumerate() {
+        for (index, entry) in array(raw, path, "an array")?.into_iter().enumerate() {
             self.declare(entry, &path.index(index), None)?;
         }
         Ok(())
     }
 
     fn declare(&mut self, raw: &'a RawValue, path: &Path<'_>, namespace: Option<&Text<'a>>) -> Result<()> {
+        self.tools.entries += 1;
+        if self.tools.entries > TOOLS_MAX {
+            return Err(too_many(&Path::Root.key("tools"), TOOLS_MAX, "tools"));
+        }
         let wire: wire::Tool<'a> = fields(raw, path)?;
         let kind = required(wire.r#type, &path.key("type"), "a tool's type, such as \"function\"", string)?;
         let tool_kind = match &*kind {
@@ -302,7 +311,7 @@ impl<'a> Reader<'_, 'a> {
                 }
                 let members = wire.tools.ok_or_else(|| missing(&path.key("tools"), "an array of tools"))?;
                 let path = path.key("tools");
-                for (index, entry) in array(members, &path)?.into_iter().enumerate() {
+                for (index, entry) in array(members, &path, "an array")?.into_iter().enumerate() {
                     self.declare(entry, &path.index(index), Some(&group))?;
                 }
                 return Ok(());
@@ -360,7 +369,7 @@ impl<'a> Reader<'_, 'a> {
             let listed = choice.tools.ok_or_else(|| missing(&path.key("tools"), "an array of tools"))?;
             let path = path.key("tools");
             let mut tools = Vec::new();
-            for (index, entry) in array(listed, &path)?.into_iter().enumerate() {
+            for (index, entry) in array(listed, &path, "an array")?.into_iter().enumerate() {
                 let path = path.index(index);
                 let entry: wire::Choice<'a> = fields(entry, &path)?;
                 match self.chosen(&entry, &path)? {
@@ -444,7 +453,7 @@ fn parts<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<Part<'a>>> {
     if kind_of(raw) == "a string" {
         return Ok(vec![Part::Text(string(raw, path)?)]);
     }
-    let entries = array(raw, path).map_err(|_| wrong(raw, path, "a string or an array of parts"))?;
+    let entries = array(raw, path, "a string or an array of parts")?;
     let mut parts = Vec::with_capacity(entries.len());
     for (index, entry) in entries.into_iter().enumerate() {
         parts.push(part(entry, &path.index(index))?);
@@ -471,7 +480,7 @@ fn part<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Part<'a>> {
 /// The texts of an array of parts.
 fn texts<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<Text<'a>>> {
     let mut texts = Vec::new();
-    for (index, entry) in array(raw, path)?.into_iter().enumerate() {
+    for (index, entry) in array(raw, path, "an array")?.into_iter().enumerate() {
         let path = path.index(index);
         let wire: wire::Part<'a> = fields(entry, &path)?;
         texts.push(required(wire.text, &path.key("text"), "a string", string)?);

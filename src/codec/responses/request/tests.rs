@@ -120,3 +120,21 @@ fn foreign_and_damaged_blobs_are_recorded_losses() {
     let paths: Vec<&str> = decoded.losses.iter().map(|l| l.path.as_str()).collect();
     assert_eq!(paths, ["input[0].encrypted_content", "input[1].encrypted_content"]);
 }
+
+#[test]
+fn what_takes_many_times_its_bytes_is_bounded() {
+    let times = |entry: &str, n: usize| vec![entry; n].join(",");
+    let items = |n| format!(r#"{{"model":"m","input":[{}]}}"#, times(r#"{"role":"user","content":""}"#, n));
+    assert_eq!(decode(&items(100_000)).unwrap().request.input.len(), 100_000);
+    let refused = decode(&items(100_001)).unwrap_err();
+    assert_eq!(refused.message, "`input` holds more than 100000 entries, which is the most that this proxy takes.");
+    assert_eq!(refused.param.as_deref(), Some("input"));
+    // Also over several places: those of an item count on.
+    let tools = |n| times(r#"{"type":"x"}"#, n);
+    let found = |n| {
+        let item = format!(r#"{{"type":"additional_tools","tools":[{}]}}"#, tools(5_000));
+        format!(r#"{{"model":"m","tools":[{}],"input":[{item}]}}"#, tools(n))
+    };
+    assert_eq!(decode(&found(5_000)).unwrap().request.tools.len(), 10_000);
+    assert!(decode(&found(5_001)).unwrap_err().message.contains("more than 10000 tools"));
+}

@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use super::{InvalidRequest, Result};
@@ -65,8 +68,52 @@ pub(super) fn fields<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &Path<'_>)
     })
 }
 
-pub(super) fn array<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<&'a RawValue>> {
-    serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, "an array"))
+/// Entries of one array. What is read takes many times the bytes of the shortest entries, which a limit of bytes alone
+/// does not bound; no conversation comes near.
+pub(super) const ENTRIES_MAX: usize = 100_000;
+
+pub(super) fn array<'a>(raw: &'a RawValue, path: &Path<'_>, expected: &str) -> Result<Vec<&'a RawValue>> {
+    match serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, expected))? {
+        Entries(Some(entries)) => Ok(entries),
+        Entries(None) => Err(too_many(path, ENTRIES_MAX, "entries")),
+    }
+}
+
+/// `None`: more than [`ENTRIES_MAX`].
+struct Entries<'a>(Option<Vec<&'a RawValue>>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = seq.next_element()? {
+                    if entries.len() == ENTRIES_MAX {
+                        while seq.next_element::<IgnoredAny>()?.is_some() {}
+                        return Ok(Entries(None));
+                    }
+                    entries.push(entry);
+                }
+                Ok(Entries(Some(entries)))
+            }
+        }
+        deserializer.deserialize_seq(Reader)
+    }
+}
+
+pub(super) fn too_many(path: &Path<'_>, max: usize, what: &str) -> InvalidRequest {
+    InvalidRequest {
+        param: Some(path.to_string()),
+        message: format!("`{path}` holds more than {max} {what}, which is the most that this proxy takes."),
+        code: None,
+    }
 }
 
 pub(super) fn object<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<&'a RawValue> {
