@@ -219,6 +219,7 @@ killed_in_mid_turn() {
     wait $turn || { cat "$work/$name.turn"; return 1; }
     grep -q 'told in full' "$work/$name.turn" || { cat "$work/$name.turn"; return 1; }
 }
+replaced() { [ "$(main_pid)" != "$1" ]; }
 killed_under_load() {
     no_cap
     local token before
@@ -229,7 +230,7 @@ killed_under_load() {
     for _ in $(seq "$kills"); do
         before=$(main_pid)
         root kill -9 "$before"
-        soon 5 test "$(main_pid)" != "$before"
+        soon 5 replaced "$before"
         soon 5 is codex-proxy.service ActiveState active
     done
     touch "$work/$name.stop"
