@@ -7,3 +7,4 @@ pub mod ctl;
 pub mod host;
 pub mod model;
 pub mod proxy;
+pub mod watchdog;

@@ -1,0 +1,3 @@
+//! The story of what went wrong, as it is told and kept.
+
+pub mod record;

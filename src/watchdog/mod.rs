@@ -1,0 +1,15 @@
+//! The healer: a process of its own that looks at the proxy, the manager and the journal, names what is wrong, acts
+//! through the manager and the proxy's bus interface, and checks that it helped.
+//!
+//! ```text
+//! sources → Signal → classify → Diagnosis → decide, guards → Command → actuators → Outcome → brain → incident
+//! ```
+//!
+//! The files marked PURE decide; one task owns the brain, and everything else only sends to it.
+
+pub mod brain;
+pub mod catalog;
+pub mod classify;
+pub mod guards;
+pub mod incidents;
+pub mod signal;
