@@ -19,6 +19,7 @@ use super::{
 const MODEL_NAME_BYTES_MAX: usize = 200;
 
 /// Rows of the watchdog's fault table: how many there are of each letter.
+/// The table itself is `watchdog/catalog.rs`, which is not imported here; a test compares the two.
 const FAULTS: &[(char, u32)] = &[('A', 7), ('B', 10), ('C', 10), ('D', 6), ('E', 5)];
 
 /// What the files mean.

@@ -3,9 +3,14 @@
 //! The rows are in `catalog/`, one file per letter. From them come, by test, the journal's message catalogue, the table in
 //! the documentation and the fault list of the bus interface. Configuration may change a row's numbers, by fault id;
 //! never its evidence or its answers.
+//!
+//! A row whose evidence nobody produces yet stands here all the same, so that ids, texts and message ids never move; it
+//! cannot fire.
+#![doc = include_str!("FAULTS.md")]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod clients;
+mod derived;
 mod local;
 mod models;
 mod process;
@@ -14,6 +19,8 @@ mod upstream;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::derived::{Word, message_catalogue, table, words};
 
 /// The name of a row: a letter and a number, `A1` to `E5`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +131,17 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// Its word, on the bus and in files.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,6 +180,8 @@ pub enum When {
     Silent,
     /// The same again, so many times within the window.
     Repeated(u32),
+    /// Nobody can tell it yet, so this never holds; says what it would be.
+    NotYet(&'static str),
 }
 
 /// The closed list of actions.
@@ -280,6 +300,8 @@ pub enum Proof {
     Listening,
     /// A request was completed.
     Completed,
+    /// What was wrong was looked at again, and is right: a file valid, a record true, two values equal.
+    Repaired,
     /// Nothing to prove: the row does not act.
     None,
 }
@@ -301,6 +323,14 @@ pub const BUDGET: Budget = Budget {
     per: Duration::from_secs(3600),
     rest: [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(300)],
 };
+
+/// The next request on the subject is completed, and the fault stays away. Without traffic nothing is proven.
+const COMPLETED: Verify =
+    Verify { proof: Proof::Completed, within: Duration::from_secs(600), quiet: Duration::from_secs(300) };
+
+/// What was mended is looked at again at once.
+const REPAIRED: Verify =
+    Verify { proof: Proof::Repaired, within: Duration::from_secs(10), quiet: Duration::from_secs(600) };
 
 /// For rows that do not act.
 pub const NO_PROOF: Verify = Verify { proof: Proof::None, within: Duration::ZERO, quiet: Duration::ZERO };
@@ -358,5 +388,164 @@ impl<'de> Deserialize<'de> for FaultId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
         Self::parse(&name).ok_or_else(|| serde::de::Error::custom(format_args!("no such fault: {name}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::model::signal;
+
+    fn acts(fault: &Fault) -> impl Iterator<Item = Action> {
+        fault.ladder.iter().flat_map(|rung| rung.acts.iter().copied())
+    }
+
+    #[test]
+    fn the_rows_stand_in_order() {
+        let letters = [('A', 7), ('B', 10), ('C', 10), ('D', 6), ('E', 5)];
+        let due = letters.into_iter().flat_map(|(letter, count)| (1..=count).map(move |n| format!("{letter}{n}")));
+        let ids: Vec<&str> = faults().map(|fault| fault.id).collect();
+        assert_eq!(ids, due.collect::<Vec<String>>());
+        assert_eq!(ids.len(), 38);
+    }
+
+    #[test]
+    fn message_ids_are_well_formed_and_nobody_elses() {
+        let signals = signal::Signal::ALL.iter().map(|signal| signal.row().message_id);
+        let mut seen: BTreeSet<&str> = signals.collect();
+        for fault in faults() {
+            let id = fault.message_id;
+            assert!(id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "{}: {id}", fault.id);
+            assert!(seen.insert(id), "{}: {id} is somebody else's", fault.id);
+        }
+    }
+
+    #[test]
+    fn only_what_has_evidence_can_fire() {
+        let can: Vec<&str> = faults().filter(|fault| fault.can_fire()).map(|fault| fault.id).collect();
+        assert_eq!(can, ["A1", "A2", "A4", "A5"]);
+        for fault in faults().filter(|fault| fault.can_fire()) {
+            let unknown = fault.ladder.iter().any(|rung| matches!(rung.when, When::NotYet(_)));
+            assert!(!unknown, "{}: it can fire, but a rung waits for what nobody can tell", fault.id);
+        }
+    }
+
+    #[test]
+    fn evidence_names_signals_that_exist_and_numbers_that_hold() {
+        let names: BTreeSet<&str> = signal::Signal::ALL.iter().map(|signal| signal.row().name).collect();
+        for fault in faults() {
+            for evidence in fault.evidence {
+                match evidence {
+                    Evidence::Signal { name, .. } => assert!(names.contains(name), "{}: {name}", fault.id),
+                    Evidence::NotYet(words) => {
+                        let after = words.strip_prefix("signal ").and_then(|rest| rest.split([',', ' ']).next());
+                        // The names of what is recovered from text come with the recovery.
+                        if let Some(name) = after.filter(|name| !name.starts_with("parse.")) {
+                            assert!(names.contains(name), "{}: {name}", fault.id);
+                        }
+                        check_numbers(fault, words);
+                    }
+                    Evidence::Death(_) | Evidence::GivenUp | Evidence::PortTaken | Evidence::Silence { .. } => {}
+                }
+            }
+        }
+    }
+
+    /// What is said of a threshold and a window in words is what the row has in numbers.
+    fn check_numbers(fault: &Fault, words: &str) {
+        let times = match fault.threshold {
+            1 => return,
+            3 => "three times",
+            5 => "five times",
+            other => panic!("{}: no word for {other}", fault.id),
+        };
+        let window = match fault.window.as_secs() {
+            60 => "within a minute",
+            120 => "within two minutes",
+            300 => "within five minutes",
+            600 => "within ten minutes",
+            other => panic!("{}: no word for {other} s", fault.id),
+        };
+        assert!(words.contains(times) && words.contains(window), "{}: {words}", fault.id);
+    }
+
+    #[test]
+    fn rows_that_act_have_a_proof_and_a_budget() {
+        for fault in faults() {
+            let Fault { id, verify, budget, .. } = fault;
+            assert!(fault.threshold >= 1 && !fault.window.is_zero(), "{id}");
+            if acts(fault).any(Action::changes) {
+                assert_ne!(verify.proof, Proof::None, "{id}: it acts, and nothing proves that it helped");
+                assert!(budget.attempts_max >= 1 && !budget.per.is_zero(), "{id}");
+            }
+            assert_eq!(verify.proof == Proof::None, verify.within.is_zero(), "{id}");
+            assert_eq!(verify.proof == Proof::None, verify.quiet.is_zero(), "{id}");
+            assert!(budget.rest.is_sorted(), "{id}: the rests do not grow");
+        }
+    }
+
+    #[test]
+    fn every_ladder_ends_for_good() {
+        for fault in faults() {
+            let last = fault.ladder.last().unwrap();
+            assert_eq!(last.when, When::Always, "{}", fault.id);
+            let end = last.acts.last().unwrap();
+            assert!(matches!(end, Action::AlertUser | Action::Suggest | Action::Ignore), "{}: {end:?}", fault.id);
+            for rung in fault.ladder {
+                assert!(!rung.acts.is_empty(), "{}: a rung without an action", fault.id);
+                if let When::Repeated(times) = rung.when {
+                    assert!(times > fault.threshold, "{}: {times} times is no repetition", fault.id);
+                }
+            }
+            // What nobody need look at does not call anybody at the first time.
+            let first = fault.ladder.iter().find(|rung| !matches!(rung.when, When::Repeated(_))).unwrap();
+            let calls = first.acts.contains(&Action::AlertUser);
+            assert!(fault.severity != Severity::Info || !calls, "{}", fault.id);
+        }
+    }
+
+    #[test]
+    fn texts_fit_the_catalogue_and_the_table() {
+        for fault in faults() {
+            let Fault { id, title, help, source, .. } = fault;
+            assert!(!title.ends_with('.') && !title.is_empty() && !source.is_empty(), "{id}");
+            assert!(!title.contains(['\n', '|', '<', '`']), "{id}: {title}");
+            assert!(help.split("\n\n").count() >= 2, "{id}: what it means, an empty line, what to do");
+            assert!(!help.contains('\t') && !help.contains("\n\n\n") && help.ends_with('.'), "{id}: {help}");
+            assert!(help.lines().all(|line| line.trim() == line && line.len() <= 130), "{id}: {help}");
+            // A line that begins so would begin another entry, or be a comment.
+            assert!(help.lines().all(|line| !line.starts_with("--") && !line.starts_with('#')), "{id}: {help}");
+        }
+        let titles: BTreeSet<&str> = faults().map(|fault| fault.title).collect();
+        assert_eq!(titles.len(), faults().count(), "two rows have one title");
+    }
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        for fault in faults() {
+            let id = FaultId::parse(fault.id).unwrap();
+            assert_eq!((id.name(), id.row().message_id), (fault.id, fault.message_id));
+            let text = serde_json::to_string(&id).unwrap();
+            assert_eq!(text, format!("\"{}\"", fault.id));
+            assert_eq!(serde_json::from_str::<FaultId>(&text).unwrap(), id);
+        }
+        for wrong in ["", "A", "A0", "A8", "a1", "A01", "B11", "E6", "F1", " A1"] {
+            assert_eq!(FaultId::parse(wrong), None, "{wrong}");
+            assert!(serde_json::from_str::<FaultId>(&format!("\"{wrong}\"")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn words_are_the_names_in_files() {
+        let words: BTreeSet<&str> = Action::ALL.iter().map(|action| action.word()).collect();
+        assert_eq!(words.len(), Action::ALL.len());
+        for action in Action::ALL {
+            assert_eq!(serde_json::to_string(&action).unwrap(), format!("\"{}\"", action.word()));
+        }
+        for severity in [Severity::Info, Severity::Warning, Severity::Critical] {
+            assert_eq!(serde_json::to_string(&severity).unwrap(), format!("\"{}\"", severity.word()));
+        }
     }
 }

@@ -20,6 +20,7 @@ mod config;
 mod ctl;
 mod ctl_service;
 mod exchange;
+mod fault_table;
 mod faults;
 mod harness;
 mod http;
