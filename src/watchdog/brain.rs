@@ -576,8 +576,8 @@ impl Brain {
                 matches!(health, Some(Health::Served { elapsed_us, .. }) if elapsed_us < SECOND_US) && self.world.runs()
             }
             Proof::Listening => self.world.active(Unit::Socket) == Active::Active,
-            // Nobody tells of completed requests yet.
-            Proof::Completed => false,
+            // Nobody tells of completed requests and repaired files yet.
+            Proof::Completed | Proof::Repaired => false,
             Proof::None => true,
         }
     }
@@ -598,7 +598,7 @@ impl Brain {
             Proof::Listening => {
                 (self.world.active(Unit::Socket) != Active::Unknown).then(|| "the socket is not held".to_owned())
             }
-            Proof::Completed | Proof::None => None,
+            Proof::Completed | Proof::Repaired | Proof::None => None,
         }
     }
 
@@ -631,6 +631,7 @@ impl Brain {
             When::PortFree => matches!(port()?, Port::Free),
             When::Silent => self.world.runs() && self.world.silent() > 0,
             When::Repeated(times) => incident.occurrences >= times,
+            When::NotYet(_) => false,
         })
     }
 
@@ -778,6 +779,7 @@ impl Incident {
             When::StaleHolder => "the port is held by a leftover of ours".to_owned(),
             When::PortFree => "the port is free again".to_owned(),
             When::Silent => "it runs and does not answer".to_owned(),
+            When::NotYet(what) => what.to_owned(),
             When::Repeated(times) => format!("{} times, which is {times} or more", self.occurrences),
         }
     }
