@@ -159,6 +159,8 @@ pub struct Incident {
     pub since: Time,
     /// How often it was seen.
     pub occurrences: u32,
+    /// What was seen last.
+    pub evidence: String,
     phase: Phase,
     /// The rung it stands on, and the act of that rung.
     rung: usize,
@@ -282,6 +284,7 @@ impl Brain {
         let known = self.open.values_mut().find(|i| i.fault == diagnosis.fault && i.subject == diagnosis.subject);
         if let Some(incident) = known {
             incident.occurrences += 1;
+            incident.evidence.clone_from(&diagnosis.evidence);
             let again = Fact::Again { evidence: diagnosis.evidence.clone(), occurrences: incident.occurrences };
             record(incident.id, again, at, out);
             if recurrence && matches!(incident.phase, Phase::Verifying { .. }) {
@@ -301,6 +304,7 @@ impl Brain {
             subject: diagnosis.subject.clone(),
             since: diagnosis.since,
             occurrences: 1,
+            evidence: diagnosis.evidence.clone(),
             phase: Phase::Deciding,
             rung: 0,
             act: 0,
@@ -488,7 +492,7 @@ impl Brain {
             // Once is enough.
             return incident.next_act(row);
         }
-        let why = incident.why(row);
+        let why = incident.why(row, self.world.runs());
         record(incident.id, Fact::Decided { tier: row.start, action, why }, at, out);
         if action == Action::AlertUser {
             let text = self.alert_text(incident, row);
@@ -698,7 +702,9 @@ impl Brain {
             }
             _ => String::new(),
         };
-        format!("{}.{holder}", row.title)
+        // Its last paragraph says what to do.
+        let advice = row.help.rsplit("\n\n").next().unwrap_or_default().replace('\n', " ");
+        format!("{}: {}.{holder} {advice}", row.title, incident.evidence)
     }
 }
 
@@ -770,10 +776,11 @@ impl Incident {
         self.phase = Phase::Closed;
     }
 
-    fn why(&self, row: &Fault) -> String {
+    fn why(&self, row: &Fault, runs: bool) -> String {
         let when = row.ladder.get(self.rung).map_or(When::Always, |rung| rung.when);
         match when {
             When::Always => "nothing before it is left".to_owned(),
+            When::ManagerActs if runs => "it runs; to be seen whether it serves".to_owned(),
             When::ManagerActs => "the manager restarts it; to be seen whether it serves".to_owned(),
             When::GivenUp => "the manager has given up".to_owned(),
             When::StaleHolder => "the port is held by a leftover of ours".to_owned(),

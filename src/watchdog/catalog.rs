@@ -154,6 +154,17 @@ pub enum Tier {
     Ai,
 }
 
+impl Tier {
+    /// Its name in a story.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Fixes => "fixes",
+            Self::Ai => "ai",
+        }
+    }
+}
+
 /// One step of a ladder. It is passed over if `when` does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rung {
@@ -304,6 +315,20 @@ pub enum Proof {
     Repaired,
     /// Nothing to prove: the row does not act.
     None,
+}
+
+impl Proof {
+    /// What was seen, in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Serving => "it serves",
+            Self::Prompt => "it answers within a second",
+            Self::Listening => "the socket is held",
+            Self::Completed => "a request was completed",
+            Self::Repaired => "it was looked at again, and is right",
+            Self::None => "nothing was to be proven",
+        }
+    }
 }
 
 /// How often a row acts, and how long it rests in between.

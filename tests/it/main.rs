@@ -26,4 +26,5 @@ mod harness;
 mod http;
 mod openai;
 mod requests;
+mod timeline;
 mod tls;

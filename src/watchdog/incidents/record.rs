@@ -206,6 +206,18 @@ impl Guard {
     }
 }
 
+impl End {
+    /// Its word, on the bus and in files.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Healed => "healed",
+            Self::Alerted => "alerted",
+            Self::Held => "held",
+            Self::Unproven => "unproven",
+        }
+    }
+}
+
 /// Seconds with milliseconds.
 fn seconds(us: u64) -> String {
     format!("{}.{:03} s", us / SECOND_US, us % SECOND_US / 1000)
@@ -221,7 +233,7 @@ impl fmt::Display for Fact {
                 write!(f, "{fault} {}: {subject}: {evidence} (seen after {after})", row.title)
             }
             Self::Again { evidence, occurrences } => write!(f, "again, {occurrences} times now: {evidence}"),
-            Self::Decided { tier, action, why } => write!(f, "decided by {tier:?}: {}: {why}", action.word()),
+            Self::Decided { tier, action, why } => write!(f, "decided by {}: {}: {why}", tier.word(), action.word()),
             Self::Restrained { action, guard, until } => {
                 write!(f, "not done: {}: {}", action.word(), guard.words())?;
                 if until.is_some() { f.write_str(", for now") } else { Ok(()) }
@@ -233,10 +245,17 @@ impl fmt::Display for Fact {
                 Outcome::Failed { why } => write!(f, "{command} failed: {why}"),
                 Outcome::Unknown { why } => write!(f, "whether {command} was carried out is not known: {why}"),
             },
-            Self::Proven { proof, after_us } => write!(f, "seen to help after {}: {proof:?}", seconds(*after_us)),
+            Self::Proven { proof, after_us } => {
+                write!(f, "seen to help after {}: {}", seconds(*after_us), proof.words())
+            }
             Self::Disproven { why } => write!(f, "did not help: {why}"),
             Self::Alerted { text } => write!(f, "told a person: {text}"),
-            Self::Closed { end, why } => write!(f, "{end:?}: {why}"),
+            Self::Closed { end, why } => write!(f, "{}: {why}", end.word()),
         }
     }
+}
+
+/// One line of a timeline: seconds since `begin`, the incident, the fact.
+pub fn line(entry: &Entry, begin: Time) -> String {
+    format!("{:>12}  {}  {}", seconds(entry.at.since_us(begin)), entry.incident, entry.fact)
 }
