@@ -7,9 +7,11 @@
 //!
 //! The files marked PURE decide; one task owns the brain, and everything else only sends to it.
 
+pub mod actuators;
 pub mod brain;
 pub mod catalog;
 pub mod classify;
 pub mod guards;
 pub mod incidents;
 pub mod signal;
+pub mod sources;

@@ -1,0 +1,1 @@
+//! What the watchdog does to the proxy, through the service manager.
