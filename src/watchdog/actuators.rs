@@ -1,1 +1,141 @@
-//! What the watchdog does to the proxy, through the service manager.
+//! What the watchdog does to the proxy, through the service manager: it asks, and waits until the manager says how it
+//! went. It decides nothing: the command leaves no choice, and whether it *helped* is the brain's to find out.
+//!
+//! Never `ResetFailed`: that would lift the cap on starts, which is for a person alone.
+
+use std::{future::poll_fn, num::NonZeroUsize, pin::Pin, time::Duration};
+
+use tokio::time::timeout;
+use zbus::{
+    Connection, MatchRule, MessageStream, OwnedObjectPath, export::futures_core::Stream, fdo::DBusProxy, message,
+    names::OwnedUniqueName, proxy::CacheProperties,
+};
+
+use super::{
+    signal::Unit,
+    sources::units::{CALL_LIMIT, MANAGER, ManagerProxy},
+};
+
+/// A restart may take the unit's `TimeoutStopSec=` and its start.
+const JOB_LIMIT: Duration = Duration::from_secs(30);
+/// A job that is in the way (a stop that somebody asked for) is replaced.
+const MODE: &str = "replace";
+/// Ends of other jobs that may come while ours runs.
+const WAITING_MAX: usize = 256;
+
+/// How an action went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The manager did it.
+    Done,
+    /// The manager refused, or could not.
+    Failed {
+        /// A sentence.
+        why: String,
+    },
+    /// It was asked, or may have been, and nobody said how it went.
+    Unknown {
+        /// A sentence.
+        why: String,
+    },
+}
+
+/// What is asked of the manager.
+#[derive(Debug, Clone, Copy)]
+enum Verb {
+    Start,
+    Restart,
+}
+
+/// Starts the proxy's service, which pulls in its socket. It counts towards the start limit.
+pub async fn start_proxy(connection: &Connection) -> Outcome {
+    act(connection, Verb::Start).await
+}
+
+/// Restarts the proxy's service; its socket stays open. It counts towards the start limit.
+pub async fn restart_proxy(connection: &Connection) -> Outcome {
+    act(connection, Verb::Restart).await
+}
+
+async fn act(connection: &Connection, verb: Verb) -> Outcome {
+    // Nothing was asked yet: an error is a failure.
+    let prepared = timeout(CALL_LIMIT * 2, Prepared::new(connection)).await;
+    let mut prepared = match prepared {
+        Ok(Ok(prepared)) => prepared,
+        Ok(Err(error)) => return Outcome::Failed { why: format!("the service manager cannot be asked: {error}") },
+        Err(_) => return Outcome::Failed { why: "the service manager cannot be asked: no answer".to_owned() },
+    };
+    let name = Unit::Proxy.name();
+    let asked = async {
+        match verb {
+            Verb::Start => prepared.manager.start_unit(name, MODE).await,
+            Verb::Restart => prepared.manager.restart_unit(name, MODE).await,
+        }
+    };
+    let job = match timeout(CALL_LIMIT, asked).await {
+        Ok(Ok(job)) => job,
+        Ok(Err(zbus::Error::MethodError(name, words, _))) if !is_silence(name.as_str()) => {
+            return Outcome::Failed { why: format!("{name}: {}", words.unwrap_or_default()) };
+        }
+        Ok(Err(error)) => return Outcome::Unknown { why: format!("no answer to the request: {error}") },
+        Err(_) => {
+            return Outcome::Unknown { why: format!("no answer to the request within {} s", CALL_LIMIT.as_secs()) };
+        }
+    };
+    match timeout(JOB_LIMIT, prepared.end_of(&job)).await {
+        Ok(Some(result)) if result == "done" => Outcome::Done,
+        Ok(Some(result)) => Outcome::Failed { why: format!("the job ended: {result}") },
+        Ok(None) => Outcome::Unknown { why: "the session bus went away during the job".to_owned() },
+        Err(_) => Outcome::Unknown { why: format!("the job did not end within {} s", JOB_LIMIT.as_secs()) },
+    }
+}
+
+/// Errors that the bus makes when the other side is gone or silent after the call was passed on.
+fn is_silence(error: &str) -> bool {
+    ["NoReply", "Timeout", "TimedOut", "Disconnected"]
+        .iter()
+        .any(|silence| error.strip_prefix("org.freedesktop.DBus.Error.") == Some(silence))
+}
+
+/// Listens for the ends of jobs before one is begun: the end may come right after the answer.
+struct Prepared {
+    manager: ManagerProxy<'static>,
+    owner: OwnedUniqueName,
+    ends: MessageStream,
+}
+
+impl Prepared {
+    async fn new(connection: &Connection) -> zbus::Result<Self> {
+        let owner = DBusProxy::new(connection).await?.get_name_owner(MANAGER.try_into()?).await?;
+        let rule = MatchRule::builder().msg_type(message::Type::Signal).path("/org/freedesktop/systemd1");
+        let rule = rule.interface("org.freedesktop.systemd1.Manager").member("JobRemoved").build()?;
+        let ends = MessageStream::for_match_rule(rule, connection, NonZeroUsize::new(WAITING_MAX)).await?;
+        let manager = ManagerProxy::builder(connection)
+            .destination(owner.clone())
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await?;
+        // A second subscription of the same connection is an error, and no harm.
+        match manager.subscribe().await {
+            Ok(()) | Err(zbus::Error::MethodError(..)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self { manager, owner, ends })
+    }
+
+    /// The result of a job: `done`, `failed`, `canceled`, `timeout`, `dependency`, `skipped`; `None`: the bus is gone.
+    async fn end_of(&mut self, job: &OwnedObjectPath) -> Option<String> {
+        loop {
+            let message = poll_fn(|cx| Pin::new(&mut self.ends).poll_next(cx)).await?.ok()?;
+            if message.header().sender().map(|sender| sender.as_str()) != Some(self.owner.as_str()) {
+                continue;
+            }
+            let body = message.body();
+            if let Ok((_, path, _, result)) = body.deserialize::<(u32, OwnedObjectPath, String, String)>()
+                && path == *job
+            {
+                return Some(result);
+            }
+        }
+    }
+}

@@ -1,0 +1,507 @@
+//! The service manager, over the session bus: what state our units are in, how often the proxy may be started, who the
+//! manager is; and the failures that the proxy itself reports there.
+//!
+//! ```text
+//! connect → listen → read all → [change → tell]… → (bus lost) blind, pause → connect …
+//! ```
+//!
+//! Changes come as signals within milliseconds. They are merged into what was read before; after everything that may
+//! have swallowed one (the manager restarted or reloaded) all is read anew. Nothing here starts a service: every call
+//! says NO_AUTO_START and has a limit of two seconds.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    num::NonZeroUsize,
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::debug;
+use zbus::{
+    Connection, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, connection,
+    export::futures_core::Stream,
+    fdo::{self, DBusProxy},
+    message,
+    names::{BusName, OwnedUniqueName},
+};
+
+use super::{Out, Seen, Sight, Unheard, now};
+use crate::{
+    bus,
+    model::signal::Signal as Reported,
+    watchdog::signal::{Active, Failure, Observation, Source, Unit, UnitState},
+};
+
+/// The manager's name on the bus.
+pub const MANAGER: &str = "org.freedesktop.systemd1";
+const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
+const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// The bus and the manager answer in milliseconds.
+pub const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// Signals that wait to be looked at.
+const WAITING_MAX: usize = 1024;
+/// The manager tells one change in two messages; what the first says is held back so long for the second.
+const HALVES: Duration = Duration::from_millis(20);
+/// Between attempts to connect: doubling.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest text that is taken from a failure signal.
+const FACT_CHARS_MAX: usize = 512;
+
+/// `a{sv}`
+type Facts = HashMap<String, OwnedVariant>;
+
+/// Where the session bus is.
+#[derive(Debug, Clone, Default)]
+pub struct SessionBus {
+    address: Option<String>,
+}
+
+impl SessionBus {
+    /// A bus at an address of its own, `unix:path=…`; [`SessionBus::default`] is the one that the environment names.
+    pub const fn at(address: String) -> Self {
+        Self { address: Some(address) }
+    }
+
+    /// A new connection, whose calls have [`CALL_LIMIT`].
+    ///
+    /// # Errors
+    /// There is no bus, or it does not answer in time.
+    pub async fn connect(&self) -> zbus::Result<Connection> {
+        let builder = match &self.address {
+            Some(address) => connection::Builder::address(address.as_str()),
+            None => connection::Builder::session(),
+        };
+        let late = |_| zbus::Error::Failure("the session bus does not answer".to_owned());
+        timeout(CALL_LIMIT, builder.method_timeout(CALL_LIMIT).build()).await.map_err(late)?
+    }
+}
+
+/// The manager's methods that are needed here.
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+pub(in crate::watchdog) trait Manager {
+    /// From now on the manager sends signals.
+    #[zbus(no_autostart)]
+    fn subscribe(&self) -> zbus::Result<()>;
+
+    /// The object of a unit, loaded if it is not.
+    #[zbus(no_autostart)]
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+
+    /// Gives a job.
+    #[zbus(no_autostart)]
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+
+    /// Gives a job.
+    #[zbus(no_autostart)]
+    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+}
+
+/// Properties of any object.
+#[zbus::proxy(interface = "org.freedesktop.DBus.Properties", default_service = "org.freedesktop.systemd1")]
+trait Properties {
+    /// All of an interface.
+    #[zbus(no_autostart)]
+    fn get_all(&self, interface: &str) -> zbus::Result<Facts>;
+}
+
+/// Watches until nobody listens.
+///
+/// `link` is the connection while there is one: actuators and probes use it, too. `manager` is the process of the
+/// service manager; it stays while the bus is away, since the manager does.
+pub async fn watch(
+    bus: SessionBus,
+    link: watch::Sender<Option<Connection>>,
+    manager: watch::Sender<Option<u32>>,
+    sender: mpsc::Sender<Seen>,
+) {
+    let out = Out { sender: sender.clone(), source: Source::Units };
+    let mut sight = Sight::unknown();
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let began = Instant::now();
+        let over = tokio::select! {
+            over = attend(&bus, &link, &manager, &out, &mut sight) => over,
+            () = sender.closed() => Over::Unheard,
+        };
+        link.send_replace(None);
+        let Over::Lost(why) = over else { return };
+        debug!(codex_error = why, "the service manager cannot be watched");
+        if sight.tell(&out, Some(why)).await.is_err() {
+            return;
+        }
+        if began.elapsed() > PAUSE_MAX {
+            pause = PAUSE_FIRST;
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = sender.closed() => return,
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Why watching stopped.
+#[derive(Debug)]
+enum Over {
+    Unheard,
+    Lost(String),
+}
+
+impl From<Unheard> for Over {
+    fn from(Unheard: Unheard) -> Self {
+        Self::Unheard
+    }
+}
+
+impl From<zbus::Error> for Over {
+    fn from(error: zbus::Error) -> Self {
+        Self::Lost(format!("the service manager cannot be asked: {error}"))
+    }
+}
+
+impl From<fdo::Error> for Over {
+    fn from(error: fdo::Error) -> Self {
+        Self::Lost(format!("the bus cannot be asked: {error}"))
+    }
+}
+
+async fn attend(
+    bus: &SessionBus,
+    link: &watch::Sender<Option<Connection>>,
+    manager: &watch::Sender<Option<u32>>,
+    out: &Out,
+    sight: &mut Sight,
+) -> Over {
+    let connection = match bus.connect().await {
+        Ok(connection) => connection,
+        Err(error) => return Over::Lost(format!("no session bus: {error}")),
+    };
+    match attend_connection(&connection, link, manager, out, sight).await {
+        Err(over) => over,
+        Ok(()) => Over::Lost("the session bus went away".to_owned()),
+    }
+}
+
+async fn attend_connection(
+    connection: &Connection,
+    link: &watch::Sender<Option<Connection>>,
+    manager: &watch::Sender<Option<u32>>,
+    out: &Out,
+    sight: &mut Sight,
+) -> Result<(), Over> {
+    // One stream for everything, so that the order of the bus is kept.
+    let mut messages = MessageStream::from(connection);
+    if let Some(most) = NonZeroUsize::new(WAITING_MAX) {
+        messages.set_max_queued(most);
+    }
+    let names = DBusProxy::new(connection).await?;
+    for name in [MANAGER, bus::NAME] {
+        let rule = MatchRule::builder().msg_type(message::Type::Signal).sender("org.freedesktop.DBus");
+        names.add_match_rule(rule.member("NameOwnerChanged").arg(0, name).build()?).await?;
+    }
+    let rule = MatchRule::builder().msg_type(message::Type::Signal).path(bus::PATH).interface(bus::NAME);
+    names.add_match_rule(rule.member("FailureSignal").build()?).await?;
+    let rule = MatchRule::builder().msg_type(message::Type::Signal).sender(MANAGER).path(MANAGER_PATH);
+    names.add_match_rule(rule.interface(MANAGER_INTERFACE).member("Reloading").build()?).await?;
+    link.send_replace(Some(connection.clone()));
+
+    let mut watched = Watched { connection, names, owner: None, units: Vec::new(), reporter: None, start_limit: None };
+    watched.read_anew(manager, out).await?;
+    sight.tell(out, None).await?;
+    let mut pending: Option<Instant> = None;
+    let mut closed = pin!(connection.closed());
+    loop {
+        let next = poll_fn(|cx| Pin::new(&mut messages).poll_next(cx));
+        tokio::select! {
+            biased;
+            message = next => match message {
+                Some(Ok(message)) => match watched.take(&message, out).await? {
+                    Taken::Nothing => {}
+                    Taken::Half => pending = pending.or_else(|| Some(Instant::now() + HALVES)),
+                    Taken::Whole => {
+                        pending = None;
+                        watched.tell_changes(out).await?;
+                    }
+                    Taken::Anew => {
+                        pending = None;
+                        watched.read_anew(manager, out).await?;
+                    }
+                },
+                Some(Err(_)) | None => return Ok(()),
+            },
+            () = sleep_until(pending.unwrap_or_else(Instant::now)), if pending.is_some() => {
+                pending = None;
+                watched.tell_changes(out).await?;
+            }
+            () = &mut closed => return Ok(()),
+        }
+    }
+}
+
+/// What a message led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Nothing,
+    /// Something changed and more of it is to come.
+    Half,
+    Whole,
+    /// What is known may be stale.
+    Anew,
+}
+
+/// Our units as the manager last described them.
+struct Watched<'a> {
+    connection: &'a Connection,
+    names: DBusProxy<'a>,
+    /// The manager's connection.
+    owner: Option<OwnedUniqueName>,
+    units: Vec<Known>,
+    /// The owner of the proxy's name, and its process.
+    reporter: Option<(OwnedUniqueName, u32)>,
+    /// As last told.
+    start_limit: Option<(u32, u64)>,
+}
+
+struct Known {
+    path: OwnedObjectPath,
+    state: UnitState,
+    told: Option<UnitState>,
+}
+
+impl Watched<'_> {
+    /// Finds the manager and reads all; tells what is new.
+    async fn read_anew(&mut self, manager: &watch::Sender<Option<u32>>, out: &Out) -> Result<(), Over> {
+        let owner = self.names.get_name_owner(MANAGER.try_into().map_err(zbus::Error::from)?).await;
+        let owner = owner.map_err(|error| Over::Lost(format!("no service manager on the session bus: {error}")))?;
+        let pid = self.names.get_connection_unix_process_id(BusName::Unique(owner.as_ref())).await?;
+        manager.send_if_modified(|known| known.replace(pid) != Some(pid));
+        let proxy = ManagerProxy::builder(self.connection)
+            .destination(owner.clone())
+            .cache_properties(zbus::proxy::CacheProperties::No)
+            .build()
+            .await?;
+        match proxy.subscribe().await {
+            Ok(()) => {}
+            Err(zbus::Error::MethodError(name, ..))
+                if name.as_str() == "org.freedesktop.systemd1.AlreadySubscribed" => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.owner = Some(owner);
+        for unit in Unit::ALL {
+            let path = proxy.load_unit(unit.name()).await?;
+            let at = self.units.iter().position(|known| known.state.unit == unit);
+            if at.is_none_or(|at| self.units[at].path != path) {
+                let rule = MatchRule::builder().msg_type(message::Type::Signal).sender(MANAGER);
+                let rule = rule.path(path.clone()).interface(PROPERTIES).member("PropertiesChanged").build()?;
+                self.names.add_match_rule(rule).await?;
+            }
+            let state = self.read(unit, &path, out).await?;
+            match at {
+                Some(at) => (self.units[at].path, self.units[at].state) = (path, state),
+                None => self.units.push(Known { path, state, told: None }),
+            }
+        }
+        self.find_reporter().await;
+        self.tell_changes(out).await?;
+        Ok(())
+    }
+
+    /// Reads one unit; tells the proxy's start limit if it is new.
+    async fn read(&mut self, unit: Unit, path: &OwnedObjectPath, out: &Out) -> Result<UnitState, Over> {
+        let properties = PropertiesProxy::builder(self.connection).path(path.clone()).build().await?;
+        let kind =
+            if unit == Unit::Socket { "org.freedesktop.systemd1.Socket" } else { "org.freedesktop.systemd1.Service" };
+        let mut facts = properties.get_all(UNIT_INTERFACE).await?;
+        facts.extend(properties.get_all(kind).await?);
+        let mut state = unknown(unit);
+        merge(&mut state, &facts);
+        if unit == Unit::Proxy
+            && let (Some(burst), Some(interval_us)) =
+                (number(&facts, "StartLimitBurst"), number(&facts, "StartLimitIntervalUSec"))
+            && self.start_limit != Some((burst, interval_us))
+        {
+            self.start_limit = Some((burst, interval_us));
+            out.tell(Observation::StartLimit { burst, interval_us }).await?;
+        }
+        Ok(state)
+    }
+
+    async fn tell_changes(&mut self, out: &Out) -> Result<(), Unheard> {
+        for known in &mut self.units {
+            if known.told.as_ref() != Some(&known.state) {
+                known.told = Some(known.state.clone());
+                out.tell(Observation::Unit(known.state.clone())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, message: &Message, out: &Out) -> Result<Taken, Over> {
+        let header = message.header();
+        if header.message_type() != message::Type::Signal {
+            return Ok(Taken::Nothing);
+        }
+        let member = header.member().map(|member| member.as_str()).unwrap_or_default();
+        let interface = header.interface().map(|interface| interface.as_str()).unwrap_or_default();
+        let sender = header.sender().map(|sender| sender.as_str()).unwrap_or_default();
+        let of_manager = self.owner.as_ref().is_some_and(|owner| owner.as_str() == sender);
+        match (interface, member) {
+            ("org.freedesktop.DBus", "NameOwnerChanged") if sender == "org.freedesktop.DBus" => {
+                let Ok((name, _, new)) = message.body().deserialize::<(String, String, String)>() else {
+                    return Ok(Taken::Nothing);
+                };
+                match name.as_str() {
+                    MANAGER if new.is_empty() => Err(Over::Lost("the service manager left the bus".to_owned())),
+                    MANAGER => Ok(Taken::Anew),
+                    bus::NAME => {
+                        self.find_reporter().await;
+                        Ok(Taken::Nothing)
+                    }
+                    _ => Ok(Taken::Nothing),
+                }
+            }
+            // False: it is over.
+            (MANAGER_INTERFACE, "Reloading") if of_manager => {
+                let begins = message.body().deserialize::<bool>().unwrap_or(false);
+                Ok(if begins { Taken::Nothing } else { Taken::Anew })
+            }
+            (PROPERTIES, "PropertiesChanged") if of_manager => {
+                let path = header.path().map(|path| path.as_str()).unwrap_or_default();
+                let Some(known) = self.units.iter_mut().find(|known| known.path.as_str() == path) else {
+                    return Ok(Taken::Nothing);
+                };
+                let body = message.body();
+                let Ok((of, changed, gone)) = body.deserialize::<(String, Facts, Vec<String>)>() else {
+                    return Ok(Taken::Anew);
+                };
+                merge(&mut known.state, &changed);
+                if gone.iter().any(|name| OURS.contains(&name.as_str())) {
+                    return Ok(Taken::Anew);
+                }
+                Ok(if of == UNIT_INTERFACE { Taken::Whole } else { Taken::Half })
+            }
+            (bus::NAME, "FailureSignal") => {
+                if self.is_of_proxy(sender).await?
+                    && let Some(failure) = failure(message)
+                {
+                    out.tell_as(Source::Failures, now(), Observation::Failure(failure), None).await?;
+                }
+                Ok(Taken::Nothing)
+            }
+            _ => Ok(Taken::Nothing),
+        }
+    }
+
+    /// Who holds the proxy's name.
+    async fn find_reporter(&mut self) {
+        self.reporter = None;
+        let Ok(name) = bus::NAME.try_into() else { return };
+        let Ok(owner) = self.names.get_name_owner(name).await else { return };
+        if let Ok(pid) = self.names.get_connection_unix_process_id(BusName::Unique(owner.as_ref())).await {
+            self.reporter = Some((owner, pid));
+        }
+    }
+
+    /// Whether a sender is the proxy that the manager runs.
+    async fn is_of_proxy(&self, sender: &str) -> Result<bool, Over> {
+        let Some(pid) = self.reporter.as_ref().filter(|(name, _)| name.as_str() == sender).map(|(_, pid)| *pid) else {
+            return Ok(false);
+        };
+        let Some(known) = self.units.iter().find(|known| known.state.unit == Unit::Proxy) else { return Ok(false) };
+        if known.state.pid == pid {
+            return Ok(true);
+        }
+        // The signal may have overtaken the news of a start.
+        let properties = PropertiesProxy::builder(self.connection).path(known.path.clone()).build().await?;
+        let facts = properties.get_all("org.freedesktop.systemd1.Service").await?;
+        Ok(number::<u32>(&facts, "MainPID").is_some_and(|main| main == pid && main != 0))
+    }
+}
+
+/// The properties that are looked at; the manager signals changes of each (seen with 252 and 257).
+const OURS: [&str; 7] =
+    ["ActiveState", "Result", "InvocationID", "NRestarts", "MainPID", "ExecMainCode", "ExecMainStatus"];
+
+fn unknown(unit: Unit) -> UnitState {
+    UnitState {
+        unit,
+        active: Active::Unknown,
+        result: String::new(),
+        invocation: String::new(),
+        restarts: 0,
+        pid: 0,
+        exit_code: 0,
+        exit_status: 0,
+    }
+}
+
+/// Puts what is told over what is known.
+fn merge(state: &mut UnitState, facts: &Facts) {
+    if let Some(word) = text(facts, "ActiveState") {
+        state.active = Active::parse(&word);
+    }
+    if let Some(result) = text(facts, "Result") {
+        state.result = result;
+    }
+    if let Some(id) = value::<Vec<u8>>(facts, "InvocationID") {
+        state.invocation = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    }
+    for (name, field) in [("NRestarts", &mut state.restarts), ("MainPID", &mut state.pid)] {
+        if let Some(number) = number(facts, name) {
+            *field = number;
+        }
+    }
+    for (name, field) in [("ExecMainCode", &mut state.exit_code), ("ExecMainStatus", &mut state.exit_status)] {
+        if let Some(number) = number(facts, name) {
+            *field = number;
+        }
+    }
+}
+
+fn value<T: TryFrom<OwnedVariant>>(facts: &Facts, name: &str) -> Option<T> {
+    T::try_from(facts.get(name)?.try_clone().ok()?).ok()
+}
+
+fn text(facts: &Facts, name: &str) -> Option<String> {
+    value(facts, name)
+}
+
+fn number<T: TryFrom<OwnedVariant>>(facts: &Facts, name: &str) -> Option<T> {
+    value(facts, name)
+}
+
+/// A failure signal, if it is one of the table.
+fn failure(message: &Message) -> Option<Failure> {
+    let (event_id, name, facts) = message.body().deserialize::<(String, String, Facts)>().ok()?;
+    let reported = Reported::ALL.into_iter().find(|signal| signal.row().name == name)?;
+    if event_id.is_empty() {
+        return None;
+    }
+    let short = |text: String| -> String { text.chars().take(FACT_CHARS_MAX).collect() };
+    let fact = |name| text(&facts, name).map(short).unwrap_or_default();
+    Some(Failure {
+        event_id: short(event_id),
+        signal: reported.row().name.to_owned(),
+        request_id: fact("request_id"),
+        thread_id: fact("thread_id"),
+        model: fact("model"),
+        route: fact("route"),
+        provider: fact("provider"),
+        account: fact("account"),
+        status: number(&facts, "status").unwrap_or(0),
+        phase: fact("phase"),
+    })
+}
