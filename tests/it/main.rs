@@ -28,3 +28,4 @@ mod openai;
 mod requests;
 mod timeline;
 mod tls;
+mod watchdog_sources;

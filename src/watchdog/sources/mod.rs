@@ -4,6 +4,7 @@
 //! them in a `JoinSet`. A source that cannot see says so, and says when it sees again.
 
 pub mod journal;
+pub mod probe;
 pub mod units;
 
 use std::time::{SystemTime, UNIX_EPOCH};
