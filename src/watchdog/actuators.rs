@@ -13,7 +13,7 @@ use zbus::{
 
 use super::{
     signal::Unit,
-    sources::units::{CALL_LIMIT, MANAGER, ManagerProxy},
+    sources::units::{CALL_LIMIT, MANAGER, ManagerProxy, error_name},
 };
 
 /// A restart may take the unit's `TimeoutStopSec=` and its start.
@@ -74,8 +74,8 @@ async fn act(connection: &Connection, verb: Verb) -> Outcome {
     };
     let job = match timeout(CALL_LIMIT, asked).await {
         Ok(Ok(job)) => job,
-        Ok(Err(zbus::Error::MethodError(name, words, _))) if !is_silence(name.as_str()) => {
-            return Outcome::Failed { why: format!("{name}: {}", words.unwrap_or_default()) };
+        Ok(Err(error)) if error_name(&error).is_some_and(|name| !is_silence(&name)) => {
+            return Outcome::Failed { why: format!("the service manager refuses: {error}") };
         }
         Ok(Err(error)) => return Outcome::Unknown { why: format!("no answer to the request: {error}") },
         Err(_) => {
@@ -117,7 +117,8 @@ impl Prepared {
             .await?;
         // A second subscription of the same connection is an error, and no harm.
         match manager.subscribe().await {
-            Ok(()) | Err(zbus::Error::MethodError(..)) => {}
+            Ok(()) => {}
+            Err(error) if error_name(&error).is_some() => {}
             Err(error) => return Err(error),
         }
         Ok(Self { manager, owner, ends })

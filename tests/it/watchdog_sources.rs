@@ -4,7 +4,7 @@
 use crate::support::bus::{self, Bus};
 use crate::support::scratch;
 use codex_proxy::watchdog::actuators::{self, Outcome};
-use codex_proxy::watchdog::signal::{Active, Observation, Source, Unit, UnitState};
+use codex_proxy::watchdog::signal::{Active, Observation, Ping, Source, Unit, UnitState};
 use codex_proxy::watchdog::sources::units::{self, SessionBus};
 use codex_proxy::watchdog::sources::{Seen, journal, probe};
 use std::collections::HashMap;
@@ -275,7 +275,8 @@ fn failures_are_believed_of_the_proxys_process_alone() {
         let (source, Observation::Failure(failure)) = watch.next().await else { panic!("a failure") };
         assert_eq!((source, failure.event_id.as_str()), (Source::Failures, "evt_1"));
         assert_eq!((failure.signal.as_str(), failure.model.as_str(), failure.status), ("upstream.reset", "work", 502));
-        assert_eq!(probe::ping(Some(&forger)).await, codex_proxy::watchdog::signal::Ping::Unknown, "no such object");
+        // The name's owner serves nothing and answers nothing.
+        assert_eq!(probe::ping(Some(&forger)).await, Ping::Silent);
         drop(proxy);
         watch.end().await;
     });
@@ -301,7 +302,7 @@ fn an_action_ends_as_its_own_job_does() {
     bus::run(async {
         let connection = SessionBus::at(bus.address().to_owned()).connect().await.unwrap();
         assert!(matches!(actuators::start_proxy(&connection).await, Outcome::Failed { .. }), "there is no manager");
-        assert_eq!(probe::ping(Some(&connection)).await, codex_proxy::watchdog::signal::Ping::Nobody);
+        assert_eq!(probe::ping(Some(&connection)).await, Ping::Nobody);
     });
 }
 

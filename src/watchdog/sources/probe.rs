@@ -16,6 +16,7 @@ use tokio::{
 };
 use zbus::{Connection, proxy::MethodFlags};
 
+use super::units::error_name;
 use crate::{
     bus,
     watchdog::signal::{Health, Ping},
@@ -115,13 +116,15 @@ pub async fn ping(connection: Option<&Connection>) -> Ping {
     let Some(connection) = connection else { return Ping::Unknown };
     match timeout(PING_LIMIT, call(connection)).await {
         Ok(Ok(())) => Ping::Answered,
-        Ok(Err(zbus::Error::MethodError(name, ..))) => match name.as_str() {
-            "org.freedesktop.DBus.Error.ServiceUnknown" | "org.freedesktop.DBus.Error.NameHasNoOwner" => Ping::Nobody,
-            _ => Ping::Unknown,
-        },
         // The connection's own limit is the same.
         Ok(Err(zbus::Error::InputOutput(error))) if error.kind() == ErrorKind::TimedOut => Ping::Silent,
-        Ok(Err(_)) => Ping::Unknown,
+        Ok(Err(error)) => match error_name(&error).as_deref() {
+            Some("org.freedesktop.DBus.Error.ServiceUnknown" | "org.freedesktop.DBus.Error.NameHasNoOwner") => {
+                Ping::Nobody
+            }
+            // Also `NoReply`: the other side went away before it answered.
+            _ => Ping::Unknown,
+        },
         Err(_) => Ping::Silent,
     }
 }

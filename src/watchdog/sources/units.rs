@@ -23,7 +23,7 @@ use tokio::{
 };
 use tracing::debug;
 use zbus::{
-    Connection, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, connection,
+    Connection, DBusError as _, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, connection,
     export::futures_core::Stream,
     fdo::{self, DBusProxy},
     message,
@@ -48,7 +48,7 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 pub const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// Signals that wait to be looked at.
 const WAITING_MAX: usize = 1024;
-/// The manager tells one change in two messages; what the first says is held back so long for the second.
+/// The manager tells one change in several messages; what the first says is held back so long for the others.
 const HALVES: Duration = Duration::from_millis(20);
 /// Between attempts to connect: doubling.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -391,7 +391,9 @@ impl Watched<'_> {
                 if gone.iter().any(|name| OURS.contains(&name.as_str())) {
                     return Ok(Taken::Anew);
                 }
-                Ok(if of == UNIT_INTERFACE { Taken::Whole } else { Taken::Half })
+                // A unit that is about to be restarted is `failed` for a moment, one that is about to start `inactive`.
+                let passing = matches!(known.state.active, Active::Failed | Active::Inactive);
+                Ok(if of == UNIT_INTERFACE && !passing { Taken::Whole } else { Taken::Half })
             }
             (bus::NAME, "FailureSignal") => {
                 if self.is_of_proxy(sender).await?
@@ -428,6 +430,18 @@ impl Watched<'_> {
         let properties = PropertiesProxy::builder(self.connection).path(known.path.clone()).build().await?;
         let facts = properties.get_all("org.freedesktop.systemd1.Service").await?;
         Ok(number::<u32>(&facts, "MainPID").is_some_and(|main| main == pid && main != 0))
+    }
+}
+
+/// The name of an error that the other side, or the bus in its place, answered with; `None`: there was no answer.
+pub(in crate::watchdog) fn error_name(error: &zbus::Error) -> Option<String> {
+    match error {
+        zbus::Error::MethodError(name, ..) => Some(name.to_string()),
+        zbus::Error::FDO(error) => match &**error {
+            fdo::Error::ZBus(error) => error_name(error),
+            error => Some(error.name().to_string()),
+        },
+        _ => None,
     }
 }
 
