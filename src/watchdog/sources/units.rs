@@ -284,7 +284,7 @@ struct Known {
 impl Watched<'_> {
     /// Finds the manager and reads all; tells what is new.
     async fn read_anew(&mut self, manager: &watch::Sender<Option<u32>>, out: &Out) -> Result<(), Over> {
-        let owner = self.names.get_name_owner(MANAGER.try_into().map_err(zbus::Error::from)?).await;
+        let owner = self.names.get_name_owner(MANAGER.try_into()?).await;
         let owner = owner.map_err(|error| Over::Lost(format!("no service manager on the session bus: {error}")))?;
         let pid = self.names.get_connection_unix_process_id(BusName::Unique(owner.as_ref())).await?;
         manager.send_if_modified(|known| known.replace(pid) != Some(pid));
