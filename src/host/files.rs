@@ -91,15 +91,19 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 
 /// Moves an unusable file out of the way, to `<name>.corrupt-<n>` with the first free `n`, and gives that path.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = keep_aside(path, path)?;
+    fs::remove_file(path)?;
+    Ok(aside)
+}
+
+/// Gives `file` a second name, the one of damage in `path`: `<name>.corrupt-<n>` with the first free `n`.
+pub fn keep_aside(file: &Path, path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for n in 1..10_000 {
         let aside = path.with_file_name(format!("{name}.corrupt-{n}"));
         // A link never replaces what is there, unlike a rename.
-        match fs::hard_link(path, &aside) {
-            Ok(()) => {
-                fs::remove_file(path)?;
-                return Ok(aside);
-            }
+        match fs::hard_link(file, &aside) {
+            Ok(()) => return Ok(aside),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

@@ -1,3 +1,4 @@
 //! The story of what went wrong, as it is told and kept.
 
 pub mod record;
+pub mod store;
