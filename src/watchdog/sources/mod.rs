@@ -3,8 +3,10 @@
 //! Sources report and never judge. Each is one future that ends when nobody listens any more; who starts them keeps
 //! them in a `JoinSet`. A source that cannot see says so, and says when it sees again.
 
+pub mod holder;
 pub mod journal;
 pub mod probe;
+pub mod processes;
 pub mod units;
 
 use std::time::{SystemTime, UNIX_EPOCH};
