@@ -12,6 +12,7 @@ use zbus::{
 };
 
 use super::{
+    incidents::record::Outcome,
     signal::Unit,
     sources::units::{CALL_LIMIT, MANAGER, ManagerProxy, error_name},
 };
@@ -22,23 +23,6 @@ const JOB_LIMIT: Duration = Duration::from_secs(30);
 const MODE: &str = "replace";
 /// Ends of other jobs that may come while ours runs.
 const WAITING_MAX: usize = 256;
-
-/// How an action went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The manager did it.
-    Done,
-    /// The manager refused, or could not.
-    Failed {
-        /// A sentence.
-        why: String,
-    },
-    /// It was asked, or may have been, and nobody said how it went.
-    Unknown {
-        /// A sentence.
-        why: String,
-    },
-}
 
 /// What is asked of the manager.
 #[derive(Debug, Clone, Copy)]

@@ -39,7 +39,7 @@ const IMPORTS: [(&str, &[&str]); 7] = [
     ("proxy", &["codec", "config", "model", "host"]),
     ("bus", &["config", "model", "host", "proxy"]),
     // It meets the proxy on the bus and in the journal only, so that neither's defect becomes the other's.
-    ("watchdog", &["config", "model", "host"]),
+    ("watchdog", &["bus", "config", "model", "host"]),
 ];
 
 /// A source file of ours.

@@ -3,10 +3,10 @@
 
 use crate::support::bus::{self, Bus};
 use crate::support::scratch;
-use codex_proxy::watchdog::actuators::{self, Outcome};
 use codex_proxy::watchdog::signal::{Active, Observation, Ping, Source, Unit, UnitState};
 use codex_proxy::watchdog::sources::units::{self, SessionBus};
 use codex_proxy::watchdog::sources::{Seen, journal, probe};
+use codex_proxy::watchdog::{actuators, incidents::record::Outcome};
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
