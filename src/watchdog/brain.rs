@@ -796,14 +796,5 @@ fn record(incident: IncidentId, fact: Fact, at: Time, out: &mut Vec<Command>) {
     out.push(Command::Record(Entry { at, incident, fact }));
 }
 
-/// The tier that an incident stands at; a higher one follows only a recorded failure of the lower.
-pub const fn next_tier(tier: Tier) -> Option<Tier> {
-    match tier {
-        Tier::Rules => Some(Tier::Fixes),
-        Tier::Fixes => Some(Tier::Ai),
-        Tier::Ai => None,
-    }
-}
-
 #[cfg(test)]
 mod tests;

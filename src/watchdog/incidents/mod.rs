@@ -1,4 +1,5 @@
 //! The story of what went wrong, as it is told and kept.
 
 pub mod record;
+pub mod replay;
 pub mod store;
