@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    catalog::{Action, Fault, FaultId, Proof, Severity, Tier, When},
+    catalog::{Action, Fault, FaultId, Proof, Severity, When},
     classify::{Diagnosis, Numbers, World},
     guards::{Patterns, Verdict, micros},
     incidents::record::{CommandId, End, Entry, Fact, Guard, IncidentId, Outcome},
