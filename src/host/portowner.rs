@@ -42,21 +42,25 @@ pub fn listeners() -> io::Result<Vec<Listener>> {
 /// Who answers on `127.0.0.1:port`, seen by the user `me`: if any socket that may take the connection is somebody
 /// else's, that one is named.
 ///
-/// The kernel prefers a socket bound to the exact address; those bound to every address count only without one.
+/// The kernel prefers a socket bound to the exact address, see [`taking`].
 pub fn holder(listeners: &[Listener], port: u16, me: u32) -> Holder {
-    let exact = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    let bound_to = |addresses: &[IpAddr]| -> Vec<u32> {
-        listeners.iter().filter(|one| one.port == port && addresses.contains(&one.address)).map(|one| one.uid).collect()
-    };
-    let mut uids = bound_to(&[exact]);
-    if uids.is_empty() {
-        uids = bound_to(&everywhere);
-    }
+    let uids: Vec<u32> = taking(listeners, port).iter().map(|one| one.uid).collect();
     match uids.iter().find(|uid| **uid != me).or(uids.first()) {
         None => Holder::Nobody,
         Some(uid) => Holder::User(*uid),
     }
+}
+
+/// The sockets that may take a connection to `127.0.0.1:port`: those bound to every address only without one that is
+/// bound to that address itself.
+pub fn taking(listeners: &[Listener], port: u16) -> Vec<&Listener> {
+    let exact = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let bound_to = |addresses: &[IpAddr]| -> Vec<&Listener> {
+        listeners.iter().filter(|one| one.port == port && addresses.contains(&one.address)).collect()
+    };
+    let bound = bound_to(&[exact]);
+    if bound.is_empty() { bound_to(&everywhere) } else { bound }
 }
 
 /// The listening sockets of one table; lines that are none, or cannot be read, are left out.

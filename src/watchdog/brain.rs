@@ -213,11 +213,6 @@ impl Brain {
         Self { numbers, observe_only, ..Self::default() }
     }
 
-    /// Other numbers; the rest is kept.
-    pub fn reconfigure(&mut self, numbers: Numbers, observe_only: bool) {
-        (self.numbers, self.observe_only) = (numbers, observe_only);
-    }
-
     /// What is open.
     pub fn open(&self) -> impl Iterator<Item = &Incident> {
         self.open.values()
@@ -345,9 +340,7 @@ impl Brain {
             return;
         }
         // Sources tell everything anew; what happened meanwhile is in the journal, and counts.
-        let mut fresh = std::mem::take(&mut self.world);
-        fresh.restarted(horizon);
-        self.world = fresh;
+        self.world.restarted(horizon);
         for incident in self.open.values_mut() {
             match incident.phase {
                 Phase::Announced { .. } => incident.phase = Phase::Deciding,

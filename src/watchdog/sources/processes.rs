@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -169,18 +168,9 @@ fn ended(handle: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     }
 }
 
-/// User and inode of the sockets that would take a connection to `127.0.0.1:port`; those bound to every address count
-/// only without one bound to that address, as in [`portowner::holder`].
+/// User and inode of the sockets that would take a connection to the port.
 fn sockets(listeners: &[Listener], port: u16) -> Vec<(u32, u64)> {
-    let bound_to = |addresses: &[IpAddr]| -> Vec<(u32, u64)> {
-        let fits = |one: &&Listener| one.port == port && addresses.contains(&one.address);
-        listeners.iter().filter(fits).map(|one| (one.uid, one.inode)).collect()
-    };
-    let exact = bound_to(&[IpAddr::V4(Ipv4Addr::LOCALHOST)]);
-    if exact.is_empty() {
-        return bound_to(&[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]);
-    }
-    exact
+    portowner::taking(listeners, port).into_iter().map(|one| (one.uid, one.inode)).collect()
 }
 
 fn pids() -> io::Result<Vec<u32>> {
