@@ -223,6 +223,35 @@ impl Brain {
         &self.world
     }
 
+    /// What was announced and will be done at that time unless it is cancelled.
+    pub fn pending(&self) -> Option<(IncidentId, Action, Time)> {
+        self.open.values().find_map(|incident| match incident.phase {
+            Phase::Announced { until, .. } => Some((incident.id, incident.action()?, until)),
+            _ => None,
+        })
+    }
+
+    /// Whether an action is announced or under way.
+    pub fn acts(&self) -> bool {
+        self.open.values().any(|incident| matches!(incident.phase, Phase::Announced { .. } | Phase::Acting { .. }))
+    }
+
+    /// Whether a [`What::Cancel`] of the incident would change anything.
+    pub fn can_cancel(&self, id: IncidentId) -> bool {
+        let phase = self.open.get(&id).map(|incident| &incident.phase);
+        matches!(phase, Some(Phase::Announced { .. } | Phase::Restrained { .. } | Phase::Deciding))
+    }
+
+    /// Until when nothing is to be done, in microseconds since 1970; it may have passed.
+    pub fn paused_until_wall_us(&self) -> u64 {
+        self.paused_until_wall_us
+    }
+
+    /// Whether it only watches.
+    pub fn only_watches(&self) -> bool {
+        self.observe_only
+    }
+
     /// Takes what happened, gives what is to be done, in this order.
     pub fn step(&mut self, input: &Input) -> Vec<Command> {
         let mut out = Vec::new();
