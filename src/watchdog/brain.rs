@@ -59,10 +59,19 @@ pub enum What {
         /// How.
         outcome: Outcome,
     },
-    /// The watchdog was started; `same_boot` if the monotonic clock went on since the state was stored.
+    /// The watchdog was started.
     Began {
-        /// Whether it did.
-        same_boot: bool,
+        /// Names the machine's boot: with another one the monotonic clock began anew.
+        boot: String,
+    },
+    /// What the configuration says, once after [`What::Began`].
+    Configured {
+        /// Other numbers for rows.
+        numbers: Numbers,
+        /// Whether it acts, where no person said so.
+        enabled: bool,
+        /// It does not, whatever is said: a dry run.
+        only_watch: bool,
     },
     /// A person does not want what was announced.
     Cancel {
@@ -79,7 +88,7 @@ pub enum What {
     /// A person stopped the service with our own command, which says so: the manager does not show a stop of what had
     /// failed already.
     Stopped,
-    /// Whether it acts, or only watches.
+    /// A person says whether it acts, or only watches.
     Enable(bool),
 }
 
@@ -184,6 +193,10 @@ pub struct Brain {
     incidents: u64,
     paused_until_wall_us: u64,
     observe_only: bool,
+    /// Whether it acts, as a person said last.
+    wished: Option<bool>,
+    /// The boot that the monotonic clock belongs to.
+    boot: String,
     /// Diagnoses dropped because too many incidents were open.
     pub dropped: u64,
     /// When it last heard of anything.
@@ -264,12 +277,16 @@ impl Brain {
             }
             What::Tick => {}
             What::Outcome { command, outcome } => self.outcome(*command, outcome, at, &mut out),
-            What::Began { same_boot } => self.began(*same_boot, at, &mut out),
+            What::Began { boot } => self.began(boot, at, &mut out),
+            What::Configured { numbers, enabled, only_watch } => {
+                self.numbers.clone_from(numbers);
+                self.observe_only = *only_watch || !self.wished.unwrap_or(*enabled);
+            }
             What::Cancel { incident } => self.cancel(*incident, at, &mut out),
             What::Pause { until_wall_us } => self.paused_until_wall_us = *until_wall_us,
             What::Resume => self.paused_until_wall_us = 0,
             What::Stopped => self.world.told_to_stop(),
-            What::Enable(acts) => self.observe_only = !acts,
+            What::Enable(acts) => (self.wished, self.observe_only) = (Some(*acts), !acts),
         }
         self.advance(at, &mut out);
         self.last = at;
@@ -356,7 +373,9 @@ impl Brain {
         incident.finished(command, outcome.clone(), at, out);
     }
 
-    fn began(&mut self, same_boot: bool, at: Time, out: &mut Vec<Command>) {
+    fn began(&mut self, boot: &str, at: Time, out: &mut Vec<Command>) {
+        let same_boot = self.boot.is_empty() || self.boot == boot;
+        boot.clone_into(&mut self.boot);
         let horizon = if self.last == Time::default() { at } else { self.last };
         if !same_boot {
             for incident in self.open.values_mut() {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::settings::FaultNumbers;
+
 use super::{
     catalog::{By, Cause, Evidence, Fault, FaultId, faults},
     guards::{Ledger, micros},
@@ -43,6 +45,12 @@ impl Numbers {
     pub fn of(&self, row: &Fault) -> (u32, u64) {
         let (threshold, window) = self.0.get(row.id).copied().unwrap_or_default();
         (threshold.unwrap_or(row.threshold), window.unwrap_or_else(|| micros(row.window)))
+    }
+}
+
+impl From<&BTreeMap<String, FaultNumbers>> for Numbers {
+    fn from(configured: &BTreeMap<String, FaultNumbers>) -> Self {
+        Self(configured.iter().map(|(id, one)| (id.clone(), (one.threshold, one.window.map(micros)))).collect())
     }
 }
 

@@ -533,7 +533,7 @@ impl Sim {
                 *lost = true;
             }
         }
-        self.step(What::Began { same_boot: true })?;
+        self.step(What::Began { boot: "b0".to_owned() })?;
         self.tell_all();
         Ok(())
     }
@@ -698,7 +698,7 @@ impl Sim {
 
     /// A few minutes of trouble, then peace until every incident is over.
     fn live(&mut self) -> Result<(), String> {
-        self.step(What::Began { same_boot: true })?;
+        self.step(What::Began { boot: "b0".to_owned() })?;
         self.later(0, Event::Start);
         self.later(1, Event::Probe);
         self.tell_all();
