@@ -122,6 +122,11 @@ impl SocketFace {
     fn result(&self) -> &str {
         "success"
     }
+
+    #[zbus(property)]
+    fn listen(&self) -> Vec<(String, String)> {
+        vec![("Stream".to_owned(), "127.0.0.1:8459".to_owned())]
+    }
 }
 
 async fn manager(bus: &Bus, result: &'static str) -> Connection {
@@ -154,15 +159,18 @@ struct Watch {
     seen: mpsc::Receiver<Seen>,
     manager: watch::Receiver<Option<u32>>,
     link: watch::Receiver<Option<Connection>>,
+    port: watch::Receiver<Option<u16>>,
     tasks: JoinSet<()>,
 }
 
 fn watch_units(bus: &Bus) -> Watch {
     let (sender, seen) = mpsc::channel(16);
     let ((link_sender, link), (manager_sender, manager)) = (watch::channel(None), watch::channel(None));
+    let (port_sender, port) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    tasks.spawn(units::watch(SessionBus::at(bus.address().to_owned()), link_sender, manager_sender, sender));
-    Watch { seen, manager, link, tasks }
+    let found = units::Found { link: link_sender, manager: manager_sender, port: port_sender };
+    tasks.spawn(units::watch(SessionBus::at(bus.address().to_owned()), found, sender));
+    Watch { seen, manager, link, port, tasks }
 }
 
 impl Watch {
@@ -211,6 +219,7 @@ fn units_are_read_and_their_changes_are_told_whole() {
         assert_eq!(state.invocation, "ab".repeat(16));
         watch.until_sight(false).await;
         assert_eq!(*watch.manager.borrow(), Some(std::process::id()));
+        assert_eq!(*watch.port.borrow(), Some(8459));
 
         let service =
             HashMap::from([("Result", "signal".into()), ("MainPID", 0_u32.into()), ("NRestarts", 1_u32.into())]);

@@ -76,12 +76,16 @@ impl SessionBus {
     /// # Errors
     /// There is no bus, or it does not answer in time.
     pub async fn connect(&self) -> zbus::Result<Connection> {
-        let builder = match &self.address {
+        let late = |_| zbus::Error::Failure("the session bus does not answer".to_owned());
+        timeout(CALL_LIMIT, self.builder().method_timeout(CALL_LIMIT).build()).await.map_err(late)?
+    }
+
+    /// For a connection with more to it.
+    pub(in crate::watchdog) fn builder(&self) -> connection::Builder<'_> {
+        match &self.address {
             Some(address) => connection::Builder::address(address.as_str()),
             None => connection::Builder::session(),
-        };
-        let late = |_| zbus::Error::Failure("the session bus does not answer".to_owned());
-        timeout(CALL_LIMIT, builder.method_timeout(CALL_LIMIT).build()).await.map_err(late)?
+        }
     }
 }
 
@@ -117,26 +121,29 @@ trait Properties {
     fn get_all(&self, interface: &str) -> zbus::Result<Facts>;
 }
 
+/// What is found out on the way, for other sources and for actuators.
+#[derive(Debug)]
+pub struct Found {
+    /// The connection while there is one.
+    pub link: watch::Sender<Option<Connection>>,
+    /// The process of the service manager; it stays while the bus is away, since the manager does.
+    pub manager: watch::Sender<Option<u32>>,
+    /// The port of the proxy's socket; it stays, too.
+    pub port: watch::Sender<Option<u16>>,
+}
+
 /// Watches until nobody listens.
-///
-/// `link` is the connection while there is one: actuators and probes use it, too. `manager` is the process of the
-/// service manager; it stays while the bus is away, since the manager does.
-pub async fn watch(
-    bus: SessionBus,
-    link: watch::Sender<Option<Connection>>,
-    manager: watch::Sender<Option<u32>>,
-    sender: mpsc::Sender<Seen>,
-) {
+pub async fn watch(bus: SessionBus, found: Found, sender: mpsc::Sender<Seen>) {
     let out = Out { sender: sender.clone(), source: Source::Units };
     let mut sight = Sight::unknown();
     let mut pause = PAUSE_FIRST;
     loop {
         let began = Instant::now();
         let over = tokio::select! {
-            over = attend(&bus, &link, &manager, &out, &mut sight) => over,
+            over = attend(&bus, &found, &out, &mut sight) => over,
             () = sender.closed() => Over::Unheard,
         };
-        link.send_replace(None);
+        found.link.send_replace(None);
         let Over::Lost(why) = over else { return };
         debug!(codex_error = why, "the service manager cannot be watched");
         if sight.tell(&out, Some(why)).await.is_err() {
@@ -178,30 +185,18 @@ impl From<fdo::Error> for Over {
     }
 }
 
-async fn attend(
-    bus: &SessionBus,
-    link: &watch::Sender<Option<Connection>>,
-    manager: &watch::Sender<Option<u32>>,
-    out: &Out,
-    sight: &mut Sight,
-) -> Over {
+async fn attend(bus: &SessionBus, found: &Found, out: &Out, sight: &mut Sight) -> Over {
     let connection = match bus.connect().await {
         Ok(connection) => connection,
         Err(error) => return Over::Lost(format!("no session bus: {error}")),
     };
-    match attend_connection(&connection, link, manager, out, sight).await {
+    match attend_connection(&connection, found, out, sight).await {
         Err(over) => over,
         Ok(()) => Over::Lost("the session bus went away".to_owned()),
     }
 }
 
-async fn attend_connection(
-    connection: &Connection,
-    link: &watch::Sender<Option<Connection>>,
-    manager: &watch::Sender<Option<u32>>,
-    out: &Out,
-    sight: &mut Sight,
-) -> Result<(), Over> {
+async fn attend_connection(connection: &Connection, found: &Found, out: &Out, sight: &mut Sight) -> Result<(), Over> {
     // One stream for everything, so that the order of the bus is kept.
     let mut messages = MessageStream::from(connection);
     if let Some(most) = NonZeroUsize::new(WAITING_MAX) {
@@ -216,10 +211,10 @@ async fn attend_connection(
     names.add_match_rule(rule.member("FailureSignal").build()?).await?;
     let rule = MatchRule::builder().msg_type(message::Type::Signal).sender(MANAGER).path(MANAGER_PATH);
     names.add_match_rule(rule.interface(MANAGER_INTERFACE).member("Reloading").build()?).await?;
-    link.send_replace(Some(connection.clone()));
+    found.link.send_replace(Some(connection.clone()));
 
     let mut watched = Watched { connection, names, owner: None, units: Vec::new(), reporter: None, start_limit: None };
-    watched.read_anew(manager, out).await?;
+    watched.read_anew(found, out).await?;
     sight.tell(out, None).await?;
     let mut pending: Option<Instant> = None;
     let mut closed = pin!(connection.closed());
@@ -237,7 +232,7 @@ async fn attend_connection(
                     }
                     Taken::Anew => {
                         pending = None;
-                        watched.read_anew(manager, out).await?;
+                        watched.read_anew(found, out).await?;
                     }
                 },
                 Some(Err(_)) | None => return Ok(()),
@@ -283,11 +278,11 @@ struct Known {
 
 impl Watched<'_> {
     /// Finds the manager and reads all; tells what is new.
-    async fn read_anew(&mut self, manager: &watch::Sender<Option<u32>>, out: &Out) -> Result<(), Over> {
+    async fn read_anew(&mut self, found: &Found, out: &Out) -> Result<(), Over> {
         let owner = self.names.get_name_owner(MANAGER.try_into()?).await;
         let owner = owner.map_err(|error| Over::Lost(format!("no service manager on the session bus: {error}")))?;
         let pid = self.names.get_connection_unix_process_id(BusName::Unique(owner.as_ref())).await?;
-        manager.send_if_modified(|known| known.replace(pid) != Some(pid));
+        found.manager.send_if_modified(|known| known.replace(pid) != Some(pid));
         let proxy = ManagerProxy::builder(self.connection)
             .destination(owner.clone())
             .cache_properties(zbus::proxy::CacheProperties::No)
@@ -308,7 +303,7 @@ impl Watched<'_> {
                 let rule = rule.path(path.clone()).interface(PROPERTIES).member("PropertiesChanged").build()?;
                 self.names.add_match_rule(rule).await?;
             }
-            let state = self.read(unit, &path, out).await?;
+            let state = self.read(unit, &path, found, out).await?;
             match at {
                 Some(at) => (self.units[at].path, self.units[at].state) = (path, state),
                 None => self.units.push(Known { path, state, told: None }),
@@ -320,7 +315,7 @@ impl Watched<'_> {
     }
 
     /// Reads one unit; tells the proxy's start limit if it is new.
-    async fn read(&mut self, unit: Unit, path: &OwnedObjectPath, out: &Out) -> Result<UnitState, Over> {
+    async fn read(&mut self, unit: Unit, path: &OwnedObjectPath, found: &Found, out: &Out) -> Result<UnitState, Over> {
         let properties = PropertiesProxy::builder(self.connection).path(path.clone()).build().await?;
         let kind =
             if unit == Unit::Socket { "org.freedesktop.systemd1.Socket" } else { "org.freedesktop.systemd1.Service" };
@@ -328,6 +323,9 @@ impl Watched<'_> {
         facts.extend(properties.get_all(kind).await?);
         let mut state = unknown(unit);
         merge(&mut state, &facts);
+        if let Some(port) = value::<Vec<(String, String)>>(&facts, "Listen").as_deref().and_then(stream_port) {
+            found.port.send_if_modified(|known| known.replace(port) != Some(port));
+        }
         if unit == Unit::Proxy
             && let (Some(burst), Some(interval_us)) =
                 (number(&facts, "StartLimitBurst"), number(&facts, "StartLimitIntervalUSec"))
@@ -495,6 +493,11 @@ fn text(facts: &Facts, name: &str) -> Option<String> {
 
 fn number<T: TryFrom<OwnedVariant>>(facts: &Facts, name: &str) -> Option<T> {
     value(facts, name)
+}
+
+/// The port of the first stream in a socket's `Listen`.
+fn stream_port(listen: &[(String, String)]) -> Option<u16> {
+    listen.iter().find(|(kind, _)| kind == "Stream")?.1.parse().ok().map(|address: std::net::SocketAddr| address.port())
 }
 
 /// A failure signal, if it is one of the table.
