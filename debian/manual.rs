@@ -16,6 +16,10 @@ mod proxy;
 #[path = "../src/bin/codex-proxyctl.rs"]
 mod proxyctl;
 
+#[expect(dead_code, reason = "only the definition of the arguments is used")]
+#[path = "../src/bin/codex-watchdog.rs"]
+mod watchdog;
+
 fn main() -> io::Result<()> {
     let Some(dir) = std::env::args_os().nth(1) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "usage: manual DIR"));
@@ -24,7 +28,7 @@ fn main() -> io::Result<()> {
     for name in ["man", "bash", "zsh", "fish"] {
         fs::create_dir_all(dir.join(name))?;
     }
-    for command in [proxy::Arguments::command(), proxyctl::Cli::command()] {
+    for command in [proxy::Arguments::command(), proxyctl::Cli::command(), watchdog::Arguments::command()] {
         write(command, dir)?;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The story of what went wrong, as it is told and kept.
 
+pub mod book;
 pub mod record;
 pub mod replay;
 pub mod store;

@@ -14,6 +14,15 @@ use crate::watchdog::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct IncidentId(pub u64);
 
+impl IncidentId {
+    /// `i12`, as it is written everywhere.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix('i')?;
+        let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        digits.parse().ok().filter(|_| plain).map(Self)
+    }
+}
+
 /// A command's name: the incident and a number within it. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CommandId(pub IncidentId, pub u32);
