@@ -10,7 +10,10 @@ use codex_proxy::watchdog::{
     brain::{Brain, Command, Input},
     catalog::faults,
     classify::Numbers,
-    incidents::replay::{Export, Kept, recover, timeline},
+    incidents::{
+        history::{self, Filter, History},
+        replay::{Export, Kept, recover, retell, timeline},
+    },
 };
 
 use crate::support::golden::{self, Differences};
@@ -79,4 +82,90 @@ fn the_brain_is_recovered_from_what_was_kept_at_any_moment() {
         }
     }
     assert_eq!(recover(&[]), None);
+}
+
+/// The lines that the watchdog keeps of inputs: the state before each that opens an incident, all while one is open.
+fn keep(brain: &mut Brain, inputs: &[Input]) -> Vec<Kept> {
+    let mut kept = Vec::new();
+    for input in inputs {
+        let before = brain.clone();
+        let said = brain.step(input);
+        let opens = brain.open().any(|one| before.open().all(|other| other.id != one.id));
+        let opens = opens || said.iter().any(|c| matches!(c, Command::Record(_)) && before.open().next().is_none());
+        if opens {
+            kept.push(Kept::State(Box::new(before.clone())));
+        }
+        if opens || before.open().next().is_some() {
+            kept.push(Kept::Input(input.clone()));
+        }
+        kept.extend(said.into_iter().filter_map(|command| match command {
+            Command::Record(entry) => Some(Kept::Told(entry)),
+            _ => None,
+        }));
+    }
+    kept
+}
+
+/// What the watchdog keeps of a case, `A1/killed`.
+pub(crate) fn kept(case: &str) -> Vec<Kept> {
+    let export = export(&crate::support::root().join("tests/golden/faults").join(case));
+    keep(&mut (*export.state).clone(), &export.inputs)
+}
+
+/// What is taken elsewhere tells the same story there, whatever else is in the store.
+#[test]
+fn each_incident_of_each_case_is_exported_with_its_whole_story() {
+    let mut brain = Brain::new(Numbers::default(), false);
+    let mut all = Vec::new();
+    let mut stories = Vec::new();
+    for case in cases() {
+        let export = export(&case);
+        let kept = keep(&mut (*export.state).clone(), &export.inputs);
+        let history = History::of(&kept);
+        assert!(!history.list(&Filter::default()).is_empty(), "{}", case.display());
+        for one in history.list(&Filter::default()) {
+            let taken = history::export(&kept, one.id).unwrap();
+            let told: Vec<_> = retell(&taken).into_iter().filter(|entry| entry.incident == one.id).collect();
+            assert_eq!(told, one.story, "{} {}", case.display(), one.id);
+            let whole = timeline(&export);
+            for entry in &one.story {
+                assert!(whole.contains(&entry.fact.to_string()), "{}: {}", case.display(), entry.fact);
+            }
+        }
+        // The same brain through all cases, one day each: incidents overlap and numbers rise.
+        let day = u64::try_from(stories.len()).unwrap() * 86_400_000_000;
+        all.extend(keep(&mut brain, &later(&export.inputs, day)));
+        stories.push(case);
+    }
+    let history = History::of(&all);
+    assert!(history.list(&Filter::default()).len() >= stories.len() / 2);
+    for one in history.list(&Filter::default()) {
+        let told = retell(&history::export(&all, one.id).unwrap());
+        let told: Vec<_> = told.into_iter().filter(|entry| entry.incident == one.id).collect();
+        assert_eq!(told, one.story, "{}", one.id);
+    }
+}
+
+/// The same inputs, so many microseconds later on both clocks.
+fn later(inputs: &[Input], us: u64) -> Vec<Input> {
+    fn shift(value: &mut serde_json::Value, us: u64) {
+        match value {
+            serde_json::Value::Object(members) => {
+                for (name, value) in members {
+                    match value.as_u64().filter(|time| name.ends_with("_us") && *time > 1_000_000_000) {
+                        Some(time) => *value = (time + us).into(),
+                        None => shift(value, us),
+                    }
+                }
+            }
+            serde_json::Value::Array(values) => values.iter_mut().for_each(|value| shift(value, us)),
+            _ => {}
+        }
+    }
+    let one = |input: &Input| {
+        let mut value = serde_json::to_value(input).unwrap();
+        shift(&mut value, us);
+        serde_json::from_value(value).unwrap()
+    };
+    inputs.iter().map(one).collect()
 }

@@ -48,18 +48,19 @@ pub fn recover<'a>(lines: impl IntoIterator<Item = &'a Kept>) -> Option<Brain> {
     brain
 }
 
-/// The story of an export, told again by the brain of this program.
-pub fn timeline(export: &Export) -> String {
+/// What the brain of this program says to the inputs of an export.
+pub fn retell(export: &Export) -> Vec<Entry> {
     let mut brain = (*export.state).clone();
+    let said = export.inputs.iter().flat_map(|input| brain.step(input));
+    let told = said.filter_map(|command| match command {
+        Command::Record(entry) => Some(entry),
+        Command::Act(_) | Command::Announce { .. } | Command::Alert { .. } | Command::Look(_) => None,
+    });
+    told.collect()
+}
+
+/// The story of an export, told again by the brain of this program: a line for each fact, seconds since the first input.
+pub fn timeline(export: &Export) -> String {
     let begin = export.inputs.first().map(|input| input.at).unwrap_or_default();
-    let mut text = String::new();
-    for input in &export.inputs {
-        for command in brain.step(input) {
-            if let Command::Record(entry) = command {
-                text.push_str(&line(&entry, begin));
-                text.push('\n');
-            }
-        }
-    }
-    text
+    retell(export).iter().map(|entry| line(entry, begin) + "\n").collect()
 }
