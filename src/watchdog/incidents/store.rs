@@ -20,7 +20,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -323,6 +323,24 @@ impl<E: Serialize + DeserializeOwned> Store<E> {
 /// # Errors
 /// [`StoreError::Read`].
 pub fn read<E: DeserializeOwned>(dir: &Path) -> Result<Contents<E>, StoreError> {
+    // A rotation between the two files would hide the one that became the older. They are far apart: twice is one too many.
+    for _ in 0..2 {
+        let before = inode(&dir.join(OLDER));
+        let contents = read_once(dir)?;
+        if inode(&dir.join(OLDER)) == before {
+            return Ok(contents);
+        }
+    }
+    read_once(dir)
+}
+
+/// Which file it is, if there is one.
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+fn read_once<E: DeserializeOwned>(dir: &Path) -> Result<Contents<E>, StoreError> {
     let mut contents = Contents { entries: Vec::new(), damage: Vec::new() };
     for name in [OLDER, JOURNAL] {
         let file = dir.join(name);
