@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::derived::{Word, message_catalogue, table, words};
+pub use self::derived::{Word, answers, message_catalogue, table, verified_by, words};
 
 /// The name of a row: a letter and a number, `A1` to `E5`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -261,6 +261,29 @@ impl Action {
             Self::CheckProxyHealth => "check_proxy_health",
             Self::WaitRetryAfter => "wait_retry_after",
             Self::RetryWithBackoff => "retry_with_backoff",
+        }
+    }
+
+    /// What it is, in words that complete "decided to …".
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::RestartProxy => "restart the proxy",
+            Self::StartProxy => "start the proxy",
+            Self::KillStaleProcesses => "end the leftover of ours that holds the port",
+            Self::ClearSchemaCache => "forget what was learnt of a provider's refusals",
+            Self::SwitchProvider => "take another route",
+            Self::IncreaseTimeout => "wait longer for the provider",
+            Self::RegenerateConfig => "put our keys in Codex's config.toml right",
+            Self::CleanupCodexStale => "end what a Codex left running",
+            Self::CleanupPids => "remove records of processes that are gone",
+            Self::RefreshToken => "refresh the login",
+            Self::AlertUser => "tell a person",
+            Self::Suggest => "suggest something",
+            Self::Ignore => "do nothing",
+            Self::RetryNow => "try again at once",
+            Self::CheckProxyHealth => "see whether the proxy serves",
+            Self::WaitRetryAfter => "wait as long as the provider asks",
+            Self::RetryWithBackoff => "try again, each time later",
         }
     }
 

@@ -114,7 +114,8 @@ const fn subject(by: By) -> &'static str {
     }
 }
 
-fn answers(fault: &Fault) -> String {
+/// What is done, in this order, in one line.
+pub fn answers(fault: &Fault) -> String {
     let rungs: Vec<String> = fault.ladder.iter().map(|rung| answer(rung, fault.window)).collect();
     let ladder = rungs.join("; ");
     match fault.start {
@@ -139,7 +140,8 @@ fn answer(rung: &Rung, window: Duration) -> String {
     }
 }
 
-fn verified_by(fault: &Fault) -> String {
+/// What proves that it helped, in one line; a dash where nothing is to be proven.
+pub fn verified_by(fault: &Fault) -> String {
     let what = match fault.verify.proof {
         Proof::Serving => "`/health` answered",
         Proof::Prompt => "`/health` answered within a second",
