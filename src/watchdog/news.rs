@@ -1,13 +1,14 @@
 //! What the watchdog tells those who look at it, and what they may ask of it.
 
-use std::collections::BTreeMap;
-
 use tokio::sync::oneshot;
 
 use super::{
     catalog::{Action, FaultId, Severity},
-    incidents::record::{CommandId, End, IncidentId, Outcome},
-    signal::{Subject, Time},
+    incidents::{
+        history::Summary,
+        record::{IncidentId, Outcome},
+    },
+    signal::Time,
 };
 
 /// The longest pause.
@@ -50,8 +51,8 @@ pub type Asked = (Wish, oneshot::Sender<Result<(), Refusal>>);
 /// Something to be told on the bus and the desktop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// A fault was named.
-    Opened(Story),
+    /// A fault was named; the story itself is not among what is told here.
+    Opened(Summary),
     /// An action will be taken unless it is cancelled.
     Pending {
         /// Of which incident.
@@ -71,7 +72,7 @@ pub enum News {
         outcome: Outcome,
     },
     /// An incident is over.
-    Closed(Story),
+    Closed(Summary),
     /// A person is to know.
     Alert {
         /// Of which incident.
@@ -83,27 +84,6 @@ pub enum News {
         /// What.
         text: String,
     },
-}
-
-/// An incident in short.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Story {
-    /// Its number.
-    pub id: IncidentId,
-    /// The fault.
-    pub fault: FaultId,
-    /// Of what.
-    pub subject: Subject,
-    /// What was seen last.
-    pub evidence: String,
-    /// How often.
-    pub occurrences: u32,
-    /// Since when.
-    pub opened: Time,
-    /// When and how it ended, and why.
-    pub closed: Option<(Time, End, String)>,
-    /// What each of its commands does.
-    pub(super) actions: BTreeMap<CommandId, Action>,
 }
 
 /// What is shown of the watchdog.

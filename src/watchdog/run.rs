@@ -27,16 +27,17 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     brain::{Brain, Command, Input, What},
-    catalog::{FaultId, Severity},
+    catalog::{Action, FaultId, Severity},
     classify::Numbers,
     face::Face,
     hands::{Done, Hands},
     incidents::{
         book::Book,
-        record::{Entry, Fact, IncidentId, Outcome, line},
+        history::Summary,
+        record::{CommandId, Entry, Fact, IncidentId, Outcome, line},
         store::{self, StoreError},
     },
-    news::{Asked, News, PAUSE_MAX_S, Refusal, Shown, Story, Wish},
+    news::{Asked, News, PAUSE_MAX_S, Refusal, Shown, Wish},
     signal::{Active, Observation, Time, Unit},
     sources::{Seen, journal, now, units},
 };
@@ -106,6 +107,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         book,
         hands,
         stories: BTreeMap::new(),
+        actions: BTreeMap::new(),
         waiting: VecDeque::new(),
         aim: Aim::default(),
         news,
@@ -152,8 +154,10 @@ struct Watchdog {
     brain: Brain,
     book: Option<Book>,
     hands: Hands,
-    /// What is open.
-    stories: BTreeMap<IncidentId, Story>,
+    /// What is open, without what was told of it.
+    stories: BTreeMap<IncidentId, Summary>,
+    /// What each command under way does.
+    actions: BTreeMap<CommandId, Action>,
     /// What the brain is told next.
     waiting: VecDeque<What>,
     aim: Aim,
@@ -176,19 +180,8 @@ struct Aim {
 impl Watchdog {
     /// The first step, after which the brain knows the machine and the configuration of this run.
     fn begin(&mut self, options: &Options, boot: String) {
-        for incident in self.brain.open() {
-            let story = Story {
-                id: incident.id,
-                fault: incident.fault,
-                subject: incident.subject.clone(),
-                evidence: incident.evidence.clone(),
-                occurrences: incident.occurrences,
-                opened: incident.since,
-                closed: None,
-                actions: BTreeMap::new(),
-            };
-            self.stories.insert(incident.id, story);
-        }
+        let open = self.brain.open().map(|incident| (incident.id, Summary::of_state(incident)));
+        self.stories = open.collect();
         if !self.stories.is_empty() {
             info!(codex_incidents = self.stories.len(), "going on with what was open");
         }
@@ -358,16 +351,7 @@ impl Watchdog {
         }
         match fact {
             Fact::Opened { fault, subject, evidence, .. } => {
-                let story = Story {
-                    id: incident,
-                    fault,
-                    subject,
-                    evidence,
-                    occurrences: 1,
-                    opened: at,
-                    closed: None,
-                    actions: BTreeMap::new(),
-                };
+                let story = Summary::new(incident, fault, subject, evidence, at);
                 self.stories.insert(incident, story.clone());
                 self.pass(News::Opened(story));
             }
@@ -376,24 +360,25 @@ impl Watchdog {
                     (story.evidence, story.occurrences) = (evidence, occurrences);
                 }
             }
-            Fact::Commanded { command, action } => {
-                if let Some(story) = self.stories.get_mut(&incident) {
-                    story.actions.insert(command, action);
-                }
-            }
+            Fact::Commanded { command, action } => drop(self.actions.insert(command, action)),
             Fact::Finished { command, outcome } => {
-                let action = self.stories.get(&incident).and_then(|story| story.actions.get(&command)).copied();
-                if let Some(action) = action {
+                if let Some(action) = self.actions.remove(&command) {
                     self.pass(News::Finished { incident, action, outcome });
                 }
             }
             Fact::Closed { end, why } => {
+                self.actions.retain(|command, _| command.0 != incident);
                 if let Some(mut story) = self.stories.remove(&incident) {
-                    story.closed = Some((at, end, why));
+                    (story.closed, story.end, story.why) = (Some(at), Some(end), why);
                     self.pass(News::Closed(story));
                 }
             }
-            _ => {}
+            Fact::Decided { .. }
+            | Fact::Restrained { .. }
+            | Fact::Announced { .. }
+            | Fact::Proven { .. }
+            | Fact::Disproven { .. }
+            | Fact::Alerted { .. } => {}
         }
     }
 
@@ -450,7 +435,7 @@ impl Watchdog {
 }
 
 /// The level of an entry is part of its call site.
-fn log(id: &str, story: Option<&Story>, fact: &Fact) {
+fn log(id: &str, story: Option<&Summary>, fact: &Fact) {
     let fault = match fact {
         Fact::Opened { fault, .. } => Some(*fault),
         _ => story.map(|story| story.fault),

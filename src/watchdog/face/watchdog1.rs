@@ -1,9 +1,13 @@
 //! The members of `org.codexproxy.Watchdog1`. What they mean to callers stands in `dbus/org.codexproxy.Watchdog1.xml`; a
 //! test compares the two.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, fs::File, io::Write, os::fd::OwnedFd, path::PathBuf};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use rustix::fs::MemfdFlags;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
+};
 use tracing::info;
 use zbus::{
     OwnedVariant, Variant,
@@ -15,8 +19,14 @@ use zbus::{
 };
 
 use crate::watchdog::{
-    incidents::record::{IncidentId, Outcome},
-    news::{Asked, News, PAUSE_MAX_S, Refusal, Shown, Story, Wish},
+    catalog::FaultId,
+    incidents::{
+        history::{self, Filter, History, Summary},
+        record::{IncidentId, Outcome, line},
+        replay::Kept,
+        store,
+    },
+    news::{Asked, News, PAUSE_MAX_S, Refusal, Shown, Wish},
 };
 
 /// `a{sv}`
@@ -70,6 +80,54 @@ impl Watchdog1 {
     }
 }
 
+/// Incidents that are told if the caller does not say how many.
+const LISTED: usize = 20;
+
+impl Watchdog1 {
+    /// Reads what is kept, off the thread that everything else waits for.
+    async fn read<T: Send + 'static>(
+        &self,
+        take: impl FnOnce(Vec<Kept>) -> Result<T, CallError> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let dir = self.state.clone();
+        let reading = spawn_blocking(move || {
+            let contents = store::read::<Kept>(&dir).map_err(|error| CallError::Store(error.to_string()))?;
+            take(contents.entries.into_iter().map(|one| one.entry).collect())
+        });
+        reading.await.map_err(|error| CallError::Store(error.to_string()))?
+    }
+}
+
+/// What the contract says of a filter.
+fn filter(facts: &Facts) -> Result<Filter, CallError> {
+    fn value<T: TryFrom<OwnedVariant>>(facts: &Facts, name: &str) -> Result<Option<T>, CallError> {
+        let Some(value) = facts.get(name) else { return Ok(None) };
+        let wrong = || CallError::OutOfRange(format!("{name} of the filter is of another type."));
+        T::try_from(value.try_clone().map_err(|_| wrong())?).map(Some).map_err(|_| wrong())
+    }
+    let fault: Option<String> = value(facts, "fault")?;
+    let fault = fault
+        .map(|name| {
+            FaultId::parse(&name).ok_or_else(|| CallError::OutOfRange(format!("There is no fault {name:?}: A1 to E5.")))
+        })
+        .transpose()?;
+    let max = value::<u32>(facts, "max")?.map_or(LISTED, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    Ok(Filter { open: value(facts, "open")?, fault, since_wall_us: value(facts, "since_usec")?, max: Some(max) })
+}
+
+/// A file that is nowhere on a disk.
+fn in_memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
+    use std::io::Seek;
+    let mut file = File::from(rustix::fs::memfd_create("incident", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+fn owned(facts: HashMap<&'static str, Variant<'_>>) -> Facts {
+    facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.try_to_owned().ok()?))).collect()
+}
+
 fn parse(id: &str) -> Result<IncidentId, CallError> {
     IncidentId::parse(id)
         .ok_or_else(|| CallError::UnknownIncident(format!("{id:?} names no incident: they are i1, i2 …")))
@@ -120,6 +178,41 @@ impl Watchdog1 {
     #[zbus(property(emits_changed_signal = "false"))]
     fn restarts_in_window(&self) -> u32 {
         self.shows.borrow().starts.unwrap_or(0)
+    }
+
+    #[zbus(out_args("incidents"))]
+    async fn list_incidents(&self, filter: Facts) -> Result<Vec<Facts>, CallError> {
+        let filter = self::filter(&filter)?;
+        self.read(move |kept| {
+            Ok(History::of(&kept).list(&filter).into_iter().map(|one| owned(facts_of(one))).collect())
+        })
+        .await
+    }
+
+    #[zbus(out_args("incident"))]
+    async fn get_incident(&self, id: &str) -> Result<Facts, CallError> {
+        let id = parse(id)?;
+        self.read(move |kept| {
+            let history = History::of(&kept);
+            let one = history.get(id).ok_or_else(|| CallError::UnknownIncident(format!("Nothing is kept of {id}.")))?;
+            let mut facts = facts_of(one);
+            let story: Vec<String> = one.story.iter().map(|entry| line(entry, one.opened)).collect();
+            facts.insert("story", Variant::from(story));
+            Ok(owned(facts))
+        })
+        .await
+    }
+
+    #[zbus(out_args("file"))]
+    async fn export(&self, id: &str) -> Result<zbus::OwnedFd, CallError> {
+        let id = parse(id)?;
+        self.read(move |kept| {
+            let export = history::export(&kept, id).map_err(|error| CallError::UnknownIncident(error.to_string()))?;
+            let broken = |error: &dyn std::fmt::Display| CallError::Store(format!("it cannot be written: {error}"));
+            let text = serde_json::to_vec(&export).map_err(|error| broken(&error))?;
+            Ok(in_memory(&text).map_err(|error| broken(&error))?.into())
+        })
+        .await
     }
 
     async fn cancel(&self, id: &str, #[zbus(header)] header: Header<'_>) -> Result<(), CallError> {
@@ -237,26 +330,28 @@ fn pending(shown: &Shown) -> Facts {
         ("action", Variant::from(action.word())),
         ("until_usec", Variant::from(until.wall_us)),
     ];
-    facts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.try_to_owned().ok()?))).collect()
+    owned(HashMap::from(facts))
 }
 
 /// What the contract says of an incident.
-fn facts_of(story: &Story) -> HashMap<&'static str, Variant<'_>> {
-    let row = story.fault.row();
+fn facts_of(one: &Summary) -> HashMap<&'static str, Variant<'_>> {
+    let row = one.row();
     let mut facts = HashMap::from([
-        ("id", Variant::from(story.id.to_string())),
+        ("id", Variant::from(one.id.to_string())),
         ("fault", Variant::from(row.id)),
         ("title", Variant::from(row.title)),
         ("severity", Variant::from(row.severity.word())),
-        ("subject", Variant::from(story.subject.to_string())),
-        ("evidence", Variant::from(story.evidence.as_str())),
-        ("occurrences", Variant::from(story.occurrences)),
-        ("opened_usec", Variant::from(story.opened.wall_us)),
+        ("subject", Variant::from(one.subject.to_string())),
+        ("evidence", Variant::from(one.evidence.as_str())),
+        ("occurrences", Variant::from(one.occurrences)),
+        ("opened_usec", Variant::from(one.opened.wall_us)),
     ]);
-    if let Some((at, end, why)) = &story.closed {
+    if let Some(at) = one.closed {
         facts.insert("closed_usec", Variant::from(at.wall_us));
+        facts.insert("why", Variant::from(one.why.as_str()));
+    }
+    if let Some(end) = one.end {
         facts.insert("end", Variant::from(end.word()));
-        facts.insert("why", Variant::from(why.as_str()));
     }
     facts
 }

@@ -81,6 +81,23 @@ pub enum ExportError {
 }
 
 impl Summary {
+    /// One that was just named.
+    pub fn new(id: IncidentId, fault: FaultId, subject: Subject, evidence: String, opened: Time) -> Self {
+        Self {
+            id,
+            fault,
+            subject,
+            evidence,
+            occurrences: 1,
+            opened,
+            closed: None,
+            end: None,
+            why: String::new(),
+            whole: true,
+            story: Vec::new(),
+        }
+    }
+
     /// The fault's row, with title and severity.
     pub fn row(&self) -> &'static Fault {
         self.fault.row()
@@ -91,20 +108,11 @@ impl Summary {
         self.closed.is_none()
     }
 
-    fn of_state(incident: &Incident) -> Self {
-        Self {
-            id: incident.id,
-            fault: incident.fault,
-            subject: incident.subject.clone(),
-            evidence: incident.evidence.clone(),
-            occurrences: incident.occurrences,
-            opened: incident.since,
-            closed: None,
-            end: None,
-            why: String::new(),
-            whole: false,
-            story: Vec::new(),
-        }
+    /// One that a brain has open; of its story nothing is known.
+    pub fn of_state(incident: &Incident) -> Self {
+        let (subject, evidence) = (incident.subject.clone(), incident.evidence.clone());
+        let new = Self::new(incident.id, incident.fault, subject, evidence, incident.since);
+        Self { occurrences: incident.occurrences, whole: false, ..new }
     }
 }
 
@@ -174,19 +182,8 @@ impl History {
         if let Fact::Opened { fault, subject, evidence, .. } = &entry.fact {
             // A state that already knew it said less.
             self.incidents.retain(|one| one.id != entry.incident || one.whole || !one.is_open());
-            self.incidents.push(Summary {
-                id: entry.incident,
-                fault: *fault,
-                subject: subject.clone(),
-                evidence: evidence.clone(),
-                occurrences: 1,
-                opened: entry.at,
-                closed: None,
-                end: None,
-                why: String::new(),
-                whole: true,
-                story: vec![entry.clone()],
-            });
+            let new = Summary::new(entry.incident, *fault, subject.clone(), evidence.clone(), entry.at);
+            self.incidents.push(Summary { story: vec![entry.clone()], ..new });
             return;
         }
         // Else neither its beginning nor a state is left, and of what it was nobody knows.
@@ -296,7 +293,7 @@ mod tests {
 
     /// Two runs that die, each seen until nothing is open any more.
     fn inputs() -> Vec<Input> {
-        let mut inputs = vec![Input { at: at(0), what: What::Began { same_boot: true } }];
+        let mut inputs = vec![Input { at: at(0), what: What::Began { boot: "b0".to_owned() } }];
         for (run, begin) in [(1, 10), (2, 200)] {
             inputs.push(unit(begin, Unit::Socket, Active::Active, run));
             inputs.push(unit(begin, Unit::Proxy, Active::Active, run));
