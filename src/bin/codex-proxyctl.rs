@@ -1,11 +1,13 @@
 //! The control program: reads arguments, runs one command of [`codex_proxy::ctl`], prints what it gives.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use codex_proxy::ctl::{CtlError, Outcome, catalogue, control, demo, doctor, logs, setup, status, token};
+use codex_proxy::ctl::{
+    CtlError, Outcome, catalogue, control, demo, doctor, incidents, logs, setup, status, token,
+};
 use codex_proxy::host::paths::Paths;
 
 /// Sets Codex up for codex-proxy, and looks after the running proxy.
@@ -53,6 +55,9 @@ enum Command {
     Restart,
     /// Start again what crashed too often and is not started any more
     Recover,
+    /// What the watchdog found and did; also while it does not run
+    #[command(subcommand)]
+    Incidents(IncidentsCommand),
     /// Write the proxy into Codex's config.toml; `restore` undoes it
     Setup(SetupArgs),
     /// Take out of Codex's config.toml what `setup` wrote
@@ -110,6 +115,56 @@ struct SetupArgs {
 }
 
 #[derive(Subcommand)]
+enum IncidentsCommand {
+    /// The incidents, newest first
+    List {
+        /// Only those that are open
+        #[arg(long)]
+        open: bool,
+        /// Only of this fault, A1 to E5
+        #[arg(long, value_name = "ID")]
+        fault: Option<String>,
+        /// Opened not before: 10m, 2h or 1d ago, 2026-01-31, "2026-01-31 12:00" (UTC)
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// At most so many [default: 20]
+        #[arg(short = 'n', long = "lines", value_name = "N")]
+        max: Option<usize>,
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
+    /// One incident's story, a line for each fact
+    Show {
+        /// i12 or 12
+        id: String,
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
+    /// What a fault means and what to do about it; of an incident, also what was done and how that was verified
+    Explain {
+        /// An incident (i12) or a fault (A1)
+        #[arg(value_name = "ID|FAULT")]
+        what: String,
+    },
+    /// Everything about one incident, for `codex-watchdog replay`
+    Export {
+        /// i12 or 12
+        id: String,
+        /// Into this file, which only you can read [default: print it]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Print what happens from now on, until Ctrl-C
+    Follow {
+        /// For programs, one object a line; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
 enum CatalogueCommand {
     /// Read the system prompt from the installed client again, after an update of it
     Refresh {
@@ -151,6 +206,7 @@ async fn run(command: Command) -> Result<u8, CtlError> {
         Command::Stop => control::stop().await?,
         Command::Restart => control::restart().await?,
         Command::Recover => control::recover().await?,
+        Command::Incidents(command) => incidents(command, &state_dir()?)?,
         Command::Setup(args) => {
             let options = setup::Options {
                 port: args.port,
@@ -182,6 +238,21 @@ async fn run(command: Command) -> Result<u8, CtlError> {
     Ok(code)
 }
 
+fn incidents(command: IncidentsCommand, state: &Path) -> Result<Outcome, CtlError> {
+    match command {
+        IncidentsCommand::List { open, fault, since, max, json } => {
+            incidents::list(state, &incidents::ListOptions { open, fault, since, max, json })
+        }
+        IncidentsCommand::Show { id, json } => incidents::show(state, &id, json),
+        IncidentsCommand::Explain { what } => incidents::explain(state, &what),
+        IncidentsCommand::Export { id, output } => incidents::export(state, &id, output.as_deref()),
+        IncidentsCommand::Follow { json } => {
+            incidents::follow(state, json, || note("what happens from now on, until Ctrl-C:"), show)?;
+            Ok(Outcome::default())
+        }
+    }
+}
+
 fn state_dir() -> Result<PathBuf, CtlError> {
     paths().map(|paths| paths.state)
 }
@@ -197,6 +268,11 @@ fn show(text: &str) -> Result<(), CtlError> {
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
         .map_err(|error| CtlError::Unforeseen(format!("cannot print: {error}")))
+}
+
+#[expect(clippy::print_stderr, reason = "for who looks, not for who reads the output")]
+fn note(text: &str) {
+    eprintln!("{text}");
 }
 
 #[expect(clippy::print_stderr, reason = "the one place where an error is told")]

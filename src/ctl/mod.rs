@@ -4,8 +4,8 @@
 //! code. Nothing here needs the proxy to run, but for `demo`, which is its client.
 //!
 //! The service is looked after through `systemctl --user` (`manager.rs`) and `GET /health` (`client.rs`); what they say
-//! is judged in PURE files (`units.rs`, `doctor/judge.rs`). `status.rs` is the one place that looks: what the bus will
-//! tell belongs there, in [`units::Evidence`].
+//! is judged in PURE files (`units.rs`, `doctor/judge.rs`). `status.rs` is the one place that looks. What the watchdog
+//! found and did is read from its files (`incidents.rs`), whether or not it runs.
 
 pub mod catalogue;
 pub mod client;
@@ -13,11 +13,13 @@ pub mod codex_config;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+pub mod incidents;
 pub mod logs;
 pub mod manager;
 pub mod port;
 pub mod setup;
 pub mod status;
+pub mod times;
 pub mod token;
 pub mod units;
 

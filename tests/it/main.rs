@@ -18,6 +18,7 @@ mod codec_chat;
 mod codex;
 mod config;
 mod ctl;
+mod ctl_incidents;
 mod ctl_service;
 mod exchange;
 mod fault_table;
