@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use codex_proxy::ctl::{
-    CtlError, Outcome, catalogue, control, demo, doctor, incidents, logs, setup, status, token,
+    CtlError, Outcome, catalogue, control, demo, doctor, incidents, logs, setup, status, token, watchdog,
 };
 use codex_proxy::host::paths::Paths;
 
@@ -58,6 +58,23 @@ enum Command {
     /// What the watchdog found and did; also while it does not run
     #[command(subcommand)]
     Incidents(IncidentsCommand),
+    /// Give up what the watchdog has announced or holds back
+    Cancel {
+        /// For which incident [default: the one an action is announced for]
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+    },
+    /// Let the watchdog do nothing for a while; it goes on watching, and systemd still restarts the proxy
+    Pause {
+        /// 30s, 10m, 2h or 1d; at most a week
+        #[arg(value_name = "DURATION", default_value = "1h")]
+        duration: String,
+        /// For the record
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// End a pause of the watchdog
+    Resume,
     /// Write the proxy into Codex's config.toml; `restore` undoes it
     Setup(SetupArgs),
     /// Take out of Codex's config.toml what `setup` wrote
@@ -207,6 +224,9 @@ async fn run(command: Command) -> Result<u8, CtlError> {
         Command::Restart => control::restart().await?,
         Command::Recover => control::recover().await?,
         Command::Incidents(command) => incidents(command, &state_dir()?)?,
+        Command::Cancel { id } => watchdog::cancel(id.as_deref()).await?,
+        Command::Pause { duration, reason } => watchdog::pause(&duration, reason.as_deref()).await?,
+        Command::Resume => watchdog::resume().await?,
         Command::Setup(args) => {
             let options = setup::Options {
                 port: args.port,

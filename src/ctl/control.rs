@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::units::{self, ALL, FALLBACK, SERVICE, SOCKET, State};
-use super::{CtlError, Outcome, logs, manager, status};
+use super::units::{self, FALLBACK, SERVICE, SERVING, SOCKET, State};
+use super::{CtlError, Outcome, logs, manager, status, watchdog};
 use crate::host::portowner::Holder;
 
 /// How long to wait for the first answer after a start.
@@ -37,15 +37,21 @@ pub async fn recover() -> Result<Outcome, CtlError> {
     serve(manager::act("start", &[SOCKET, SERVICE]).await, Some("recovered; ")).await
 }
 
-/// Stops the socket, the service, and what answers in its place.
+/// Stops the socket, the service, and what answers in its place. The watchdog goes on, and knows that this was meant.
 pub async fn stop() -> Result<Outcome, CtlError> {
     let units = manager::installed_units().await?;
-    // Once there is a watchdog, it is told here, before it takes this for a failure.
-    let present: Vec<&str> =
-        units.each().into_iter().zip(ALL).filter(|(unit, _)| unit.is_installed()).map(|(_, name)| name).collect();
+    // Before it takes this for a failure.
+    watchdog::note_stop().await;
+    let present: Vec<&str> = units
+        .serving()
+        .into_iter()
+        .zip(SERVING)
+        .filter(|(unit, _)| unit.is_installed())
+        .map(|(_, name)| name)
+        .collect();
     let done = manager::act("stop", &present).await;
     let units = manager::installed_units().await?;
-    if let Some(unit) = units.each().into_iter().find(|unit| unit.is_up()) {
+    if let Some(unit) = units.serving().into_iter().find(|unit| unit.is_up()) {
         let why = done.err().map_or_else(String::new, |why| format!(": {why}"));
         return Err(CtlError::Unforeseen(format!("{} is still {}{why}", unit.name, unit.active_state)));
     }

@@ -4,8 +4,8 @@
 //! code. Nothing here needs the proxy to run, but for `demo`, which is its client.
 //!
 //! The service is looked after through `systemctl --user` (`manager.rs`) and `GET /health` (`client.rs`); what they say
-//! is judged in PURE files (`units.rs`, `doctor/judge.rs`). `status.rs` is the one place that looks. What the watchdog
-//! found and did is read from its files (`incidents.rs`), whether or not it runs.
+//! is judged in PURE files (`units.rs`, `doctor/judge.rs`). `status.rs` is the one place that looks. The watchdog is asked
+//! over the bus (`watchdog.rs`); what it found and did is read from its files (`incidents.rs`), whether or not it runs.
 
 pub mod catalogue;
 pub mod client;
@@ -22,6 +22,7 @@ pub mod status;
 pub mod times;
 pub mod token;
 pub mod units;
+pub mod watchdog;
 
 use std::io;
 use std::path::Path;

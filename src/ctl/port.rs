@@ -156,7 +156,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::ctl::units::Unit;
+    use crate::ctl::units::{Unit, Watch};
 
     #[test]
     fn only_what_is_not_ours_is_in_the_way() {
@@ -166,6 +166,7 @@ mod tests {
             holder,
             me: 7,
             health,
+            watch: Watch::NotAsked,
         };
         let ours = Health::Answers(json!({"state": "ready"}));
         let theirs = Health::Answers(json!({}));

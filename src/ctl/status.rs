@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::units::{self, Evidence, Health, State, Trouble, Unit, Units};
+use super::units::{self, Evidence, Health, State, Trouble, Unit, Units, Watch, Watching};
+use super::watchdog::{self, WatchdogError};
 use super::{CtlError, Outcome, client, manager, setup};
 use crate::host::portowner::{self, Holder};
 
@@ -36,6 +37,15 @@ pub async fn look(limit: Duration) -> Result<Evidence, CtlError> {
 pub async fn look_at(port: u16, units: Result<Units, String>, limit: Duration) -> Result<Evidence, CtlError> {
     let me = nix::unistd::geteuid().as_raw();
     let holder = holder(port)?;
+    let watch = if units.as_ref().is_ok_and(|units| units.watchdog.is_up()) {
+        match watchdog::look().await {
+            Ok(says) => Watch::Says(says),
+            Err(WatchdogError::NotRunning) => Watch::Fails("it is not on the session bus".to_owned()),
+            Err(why) => Watch::Fails(why.to_string()),
+        }
+    } else {
+        Watch::NotAsked
+    };
     let health = if Evidence::may_ask(units.as_ref().ok(), holder, me) {
         match client::health(port, limit).await {
             Ok(page) => Health::Answers(page),
@@ -44,7 +54,7 @@ pub async fn look_at(port: u16, units: Result<Units, String>, limit: Duration) -
     } else {
         Health::NotAsked
     };
-    Ok(Evidence { units, port, holder, me, health })
+    Ok(Evidence { units, port, holder, me, health, watch })
 }
 
 /// Who listens on a port.
@@ -67,6 +77,16 @@ struct Report<'a> {
     health: Option<&'a Value>,
     models: Vec<String>,
     troubles: &'a [Trouble],
+    /// `null` if it is not installed.
+    watchdog: Option<WatchdogReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct WatchdogReport<'a> {
+    unit: &'a Unit,
+    /// `null` if it was not asked, since it is not up, or gave no answer, which `error` then explains.
+    says: Option<&'a Watching>,
+    error: Option<&'a str>,
 }
 
 /// The text, and the exit code by [`State::exit_code`].
@@ -85,11 +105,19 @@ fn as_json(evidence: &Evidence, state: State, troubles: &[Trouble]) -> Result<St
             Holder::User(uid) => Some(uid),
             Holder::Nobody => None,
         },
-        units: evidence.units.as_ref().ok().map(Units::each),
+        units: evidence.units.as_ref().ok().map(Units::serving),
         manager_error: evidence.units.as_ref().err().map(String::as_str),
         health: evidence.health.page(),
         models: evidence.health.models(),
         troubles,
+        watchdog: evidence.units.as_ref().ok().filter(|units| units.watchdog.is_installed()).map(|units| {
+            let (says, error) = match &evidence.watch {
+                Watch::NotAsked => (None, None),
+                Watch::Says(says) => (Some(says), None),
+                Watch::Fails(why) => (None, Some(why.as_str())),
+            };
+            WatchdogReport { unit: &units.watchdog, says, error }
+        }),
     };
     super::json_line(&report)
 }
@@ -110,7 +138,10 @@ pub fn for_people(evidence: &Evidence, state: State, troubles: &[Trouble]) -> St
     }
     match &evidence.units {
         Ok(units) if units.are_installed() => {
-            lines.extend(units.each().into_iter().filter(|unit| unit.is_installed()).map(unit_line));
+            lines.extend(units.serving().into_iter().filter(|unit| unit.is_installed()).map(unit_line));
+            if units.watchdog.is_installed() {
+                lines.push(watchdog_line(&units.watchdog, &evidence.watch));
+            }
             if state == State::Stopped {
                 lines.push("start it: codex-proxyctl start".to_owned());
             } else if state == State::Serving && !units.service.is_up() {
@@ -138,6 +169,35 @@ pub fn for_people(evidence: &Evidence, state: State, troubles: &[Trouble]) -> St
         lines.push(format!("models: {}", if models.is_empty() { "demo only".to_owned() } else { models.join(", ") }));
     }
     super::lines(&lines)
+}
+
+fn watchdog_line(unit: &Unit, watch: &Watch) -> String {
+    let mut line = format!("{}: {} ({})", unit.name, unit.active_state, unit.sub_state);
+    match watch {
+        Watch::NotAsked => line.push_str("; nobody looks after the proxy: systemctl --user start codex-watchdog"),
+        Watch::Fails(why) => line.push_str(&format!("; {why}")),
+        Watch::Says(says) => line.push_str(&format!(", {}", watching(says))),
+    }
+    line
+}
+
+/// What the watchdog says, in one line.
+pub fn watching(says: &Watching) -> String {
+    let mut line = says.state.clone();
+    match says.open_incidents {
+        Some(0) => line.push_str(", no incident open"),
+        Some(1) => line.push_str(", 1 incident open (codex-proxyctl incidents list --open)"),
+        Some(open) => line.push_str(&format!(", {open} incidents open (codex-proxyctl incidents list --open)")),
+        None => {}
+    }
+    if let Some(pending) = &says.pending_action {
+        line.push_str(&format!("; about to {} for {} (codex-proxyctl cancel)", pending.action, pending.incident));
+    }
+    let trouble: Vec<&str> = says.trouble.lines().filter(|line| !line.is_empty()).collect();
+    if !trouble.is_empty() {
+        line.push_str(&format!("; trouble: {}", trouble.join("; ")));
+    }
+    line
 }
 
 fn unit_line(unit: &Unit) -> String {

@@ -17,8 +17,12 @@ pub const SOCKET: &str = "codex-proxy.socket";
 pub const SERVICE: &str = "codex-proxy.service";
 /// The unit that answers while the proxy may not be started.
 pub const FALLBACK: &str = "codex-proxy-capped.service";
-/// All of them, as they are shown.
-pub const ALL: [&str; 3] = [SOCKET, SERVICE, FALLBACK];
+/// Those that serve, as they are shown; `stop` stops them.
+pub const SERVING: [&str; 3] = [SOCKET, SERVICE, FALLBACK];
+/// The unit that looks after them. It serves nobody: nothing that is said of the proxy depends on it.
+pub const WATCHDOG: &str = "codex-watchdog.service";
+/// All of ours.
+pub const ALL: [&str; 4] = [SOCKET, SERVICE, FALLBACK, WATCHDOG];
 
 /// What [`parse`] wants to be shown of each unit.
 pub const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,StateChangeTimestamp,\
@@ -108,7 +112,7 @@ pub fn variables<'a>(words: impl Iterator<Item = &'a str>) -> Vec<String> {
     words.filter_map(|word| Some(word.trim_start_matches('"').split_once('=')?.0.to_owned())).collect()
 }
 
-/// The three units together.
+/// Our units together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Units {
     /// [`SOCKET`].
@@ -117,6 +121,8 @@ pub struct Units {
     pub service: Unit,
     /// [`FALLBACK`].
     pub fallback: Unit,
+    /// [`WATCHDOG`].
+    pub watchdog: Unit,
 }
 
 impl Units {
@@ -128,14 +134,15 @@ impl Units {
                 SOCKET => units.socket = unit,
                 SERVICE => units.service = unit,
                 FALLBACK => units.fallback = unit,
+                WATCHDOG => units.watchdog = unit,
                 _ => {}
             }
         }
         units
     }
 
-    /// In the order they are shown.
-    pub fn each(&self) -> [&Unit; 3] {
+    /// Those of [`SERVING`].
+    pub fn serving(&self) -> [&Unit; 3] {
         [&self.socket, &self.service, &self.fallback]
     }
 
@@ -177,6 +184,41 @@ impl Health {
     }
 }
 
+/// What came of asking the watchdog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Watch {
+    /// It was not asked: its unit is not up.
+    NotAsked,
+    /// What it says of itself.
+    Says(Watching),
+    /// Its unit is up and it gives no answer; why.
+    Fails(String),
+}
+
+/// What the watchdog says of itself, in the words of its bus interface; what it did not say is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Watching {
+    /// `watching`, `acting`, `paused`, `observing`, `stopping`.
+    pub state: String,
+    /// What it cannot see with or keep, a line each.
+    pub trouble: String,
+    /// How many incidents are open.
+    pub open_incidents: Option<u32>,
+    /// What it will do unless it is cancelled.
+    pub pending_action: Option<Pending>,
+}
+
+/// An action that is announced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pending {
+    /// For which incident.
+    pub incident: String,
+    /// What.
+    pub action: String,
+    /// When, in microseconds since 1970.
+    pub until_usec: Option<u64>,
+}
+
 /// What was found out.
 #[derive(Debug, Clone)]
 pub struct Evidence {
@@ -190,6 +232,8 @@ pub struct Evidence {
     pub me: u32,
     /// What they say.
     pub health: Health,
+    /// What the watchdog says.
+    pub watch: Watch,
 }
 
 impl Evidence {
@@ -310,11 +354,17 @@ mod tests {
 
     fn evidence(socket: &str, service: &str, fallback: &str, state: Option<&str>) -> Evidence {
         Evidence {
-            units: Ok(Units { socket: up(socket), service: up(service), fallback: up(fallback) }),
+            units: Ok(Units {
+                socket: up(socket),
+                service: up(service),
+                fallback: up(fallback),
+                watchdog: up("failed"),
+            }),
             port: 8459,
             holder: if state.is_some() || socket == "active" { Holder::User(ME) } else { Holder::Nobody },
             me: ME,
             health: state.map_or(Health::NotAsked, |state| Health::Answers(json!({"state": state}))),
+            watch: Watch::NotAsked,
         }
     }
 

@@ -58,9 +58,14 @@ impl Home {
     }
 
     pub(crate) fn ctl(&self, arguments: &[&str]) -> Done {
+        self.ctl_with(arguments, &[])
+    }
+
+    /// With further variables.
+    pub(crate) fn ctl_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Done {
         let mut command = Command::new(env!("CARGO_BIN_EXE_codex-proxyctl"));
         self.isolate(&mut command);
-        Done::of(command.args(arguments).output().unwrap())
+        Done::of(command.args(arguments).envs(variables.iter().copied()).output().unwrap())
     }
 
     /// Runs the real client.

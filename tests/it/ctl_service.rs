@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 use crate::ctl::{Done, Home, Server};
 
 /// A home with a service manager: `show` prints `units`, every call is written to `calls`.
-struct Managed {
-    home: Home,
+pub(crate) struct Managed {
+    pub(crate) home: Home,
 }
 
 /// The states of socket, service and fallback.
-type States<'a> = [&'a str; 3];
+pub(crate) type States<'a> = [&'a str; 3];
 
-const RUNS: States = ["active", "active", "inactive"];
-const STOPPED: States = ["inactive"; 3];
+pub(crate) const RUNS: States = ["active", "active", "inactive"];
+pub(crate) const STOPPED: States = ["inactive"; 3];
 
 impl Managed {
     /// `states` are shown until a call of `verb` has been made, then `after`.
-    fn new(port: u16, states: States, verb: &str, after: States) -> Self {
+    pub(crate) fn new(port: u16, states: States, verb: &str, after: States) -> Self {
         let home = Home::new();
         fs::create_dir_all(home.path("bin")).unwrap();
         let managed = Self { home };
@@ -44,11 +44,11 @@ impl Managed {
         managed
     }
 
-    fn still(port: u16, states: States) -> Self {
+    pub(crate) fn still(port: u16, states: States) -> Self {
         Self::new(port, states, "never", states)
     }
 
-    fn program(&self, name: &str, script: &str) {
+    pub(crate) fn program(&self, name: &str, script: &str) {
         let file = self.home.path("bin").join(name);
         fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
@@ -58,7 +58,7 @@ impl Managed {
         self.home.ctl(arguments)
     }
 
-    fn calls(&self) -> String {
+    pub(crate) fn calls(&self) -> String {
         fs::read_to_string(self.home.path("calls")).unwrap_or_default()
     }
 }
@@ -79,7 +79,7 @@ fn shown(port: u16, states: States) -> String {
 }
 
 /// A proxy's face: `/health` and the models.
-fn proxy() -> Server {
+pub(crate) fn proxy() -> Server {
     Server::start(|_| {
         let page = json!({
             "ok": true, "state": "ready", "version": "0.1.0", "uptime_s": 7, "requests_total": 3, "active_streams": 0,
@@ -89,7 +89,7 @@ fn proxy() -> Server {
     })
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -108,7 +108,8 @@ fn a_proxy_that_serves_is_told_in_words_and_in_json() {
     assert_eq!(report["models"], json!(["work"]));
     assert_eq!(report["units"][1]["status_text"], "Serving 2 models.");
     let keys: Vec<&str> = report.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = ["health", "manager_error", "models", "port", "port_owner_uid", "state", "troubles", "units"];
+    let expected =
+        ["health", "manager_error", "models", "port", "port_owner_uid", "state", "troubles", "units", "watchdog"];
     assert_eq!(keys, expected, "keys are only ever added");
 }
 
@@ -189,6 +190,7 @@ fn the_logs_are_those_of_our_units() {
         "--lines=5",
         "--since=today",
         "_SYSTEMD_USER_UNIT=codex-proxy.service",
+        "_SYSTEMD_USER_UNIT=codex-watchdog.service",
         "USER_UNIT=codex-proxy.socket",
         "+ SYSLOG_IDENTIFIER=codex-proxy",
     ] {

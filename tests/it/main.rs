@@ -20,6 +20,7 @@ mod config;
 mod ctl;
 mod ctl_incidents;
 mod ctl_service;
+mod ctl_watchdog;
 mod exchange;
 mod fault_table;
 mod faults;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::config::credentials::KeySource;
 use crate::ctl::codex_config::{Inspected, PROVIDER_ID};
-use crate::ctl::units::{self, Evidence, State, Units};
+use crate::ctl::units::{self, Evidence, State, Units, Watch};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -117,6 +117,38 @@ pub fn service(evidence: &Evidence) -> Vec<Check> {
             if installed { "codex-proxyctl start" } else { "codex-proxy" },
         ),
     }]
+}
+
+/// Whether the watchdog runs and sees. The proxy serves without it, so it never fails; `None` where there is no service
+/// that it could look after.
+pub fn watchdog(evidence: &Evidence) -> Option<Check> {
+    const ID: &str = "watchdog";
+    let unit = &evidence.units.as_ref().ok().filter(|units| units.are_installed())?.watchdog;
+    let start = "systemctl --user enable --now codex-watchdog";
+    Some(match &evidence.watch {
+        _ if !unit.is_installed() => {
+            Check::warn(ID, format!("{} is not installed", units::WATCHDOG), "install the package that has it")
+        }
+        Watch::NotAsked => {
+            let found = format!("{} is {}: nobody looks after the proxy", units::WATCHDOG, unit.active_state);
+            Check::warn(ID, found, if unit.has_failed() { "codex-proxyctl logs" } else { start })
+        }
+        Watch::Fails(why) => Check::warn(ID, why, "codex-proxyctl logs"),
+        Watch::Says(says) if !says.trouble.trim().is_empty() => {
+            let found = format!("it does not see or keep everything: {}", says.trouble.trim());
+            Check::warn(ID, found, "what it needs is said there; until then it works with the rest")
+        }
+        Watch::Says(says) if says.state == "paused" => Check::warn(ID, "it is paused", "codex-proxyctl resume"),
+        Watch::Says(says) => Check::ok(ID, status_words(says.state.as_str())),
+    })
+}
+
+fn status_words(state: &str) -> String {
+    match state {
+        "observing" => "it runs and sees, but only watches".to_owned(),
+        "" => "it runs".to_owned(),
+        state => format!("it runs and sees ({state})"),
+    }
 }
 
 /// What the token's file is found to be.
@@ -369,6 +401,30 @@ mod tests {
         assert_eq!(judged(Inspected { present: false, ..inspected() }), Some(Verdict::Fail), "a dangling selection");
         assert_eq!(codex(Ok(None), 8459)[0].verdict, Verdict::Warn);
         assert_eq!(codex(Err("line 2".to_owned()), 8459)[0].verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn the_proxy_serves_without_a_watchdog() {
+        use crate::ctl::units::{Health, Unit, Watching};
+        use crate::host::portowner::Holder;
+        let loaded =
+            |state: &str| Unit { load_state: "loaded".to_owned(), active_state: state.to_owned(), ..Unit::default() };
+        let judged = |unit: Unit, watch: Watch| {
+            let units =
+                Units { socket: loaded("active"), service: loaded("active"), watchdog: unit, ..Units::default() };
+            let (holder, health) = (Holder::Nobody, Health::NotAsked);
+            watchdog(&Evidence { units: Ok(units), port: 1, holder, me: 1, health, watch }).map(|check| check.verdict)
+        };
+        let says = |state: &str, trouble: &str| {
+            Watch::Says(Watching { state: state.to_owned(), trouble: trouble.to_owned(), ..Watching::default() })
+        };
+        assert_eq!(judged(Unit::default(), Watch::NotAsked), Some(Verdict::Warn));
+        assert_eq!(judged(loaded("inactive"), Watch::NotAsked), Some(Verdict::Warn));
+        assert_eq!(judged(loaded("active"), Watch::Fails("x".to_owned())), Some(Verdict::Warn));
+        assert_eq!(judged(loaded("active"), says("watching", "the journal cannot be read")), Some(Verdict::Warn));
+        assert_eq!(judged(loaded("active"), says("paused", "")), Some(Verdict::Warn));
+        assert_eq!(judged(loaded("active"), says("observing", "")), Some(Verdict::Ok));
+        assert_eq!(judged(loaded("active"), says("watching", "")), Some(Verdict::Ok));
     }
 
     #[test]

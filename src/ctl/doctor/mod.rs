@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use self::judge::{Check, Reached, TokenFile, Verdict};
-use super::units::Units;
+use super::units::{Evidence, Units};
 use super::{CtlError, Outcome, catalogue, client, codex_config, json_line, lines, logs, manager, setup, status};
 use crate::config::credentials::{KeyError, KeySource, Surroundings};
 use crate::config::settings::{HeaderSource, Provider};
@@ -47,9 +47,11 @@ pub async fn doctor(paths: &Paths, codex_home: Option<&Path>, json: bool) -> Res
         probe_providers(loaded.as_ref().ok(), variables.as_deref()),
         manager::lingers(),
     );
-    let (port, service) = service?;
+    let evidence = service?;
+    let port = evidence.port;
     let mut checks = vec![judge::systemd(&version), judge::units(&units)];
-    checks.extend(service);
+    checks.extend(judge::service(&evidence));
+    checks.extend(judge::watchdog(&evidence));
     checks.push(token(&paths.state));
     checks.extend(judge::codex(inspect(&config_file), port));
     checks.push(environment(config_file.parent().unwrap_or(Path::new(""))));
@@ -89,10 +91,9 @@ fn for_people(checks: &[Check]) -> String {
     lines(&report)
 }
 
-async fn look_at_service(units: Result<Units, String>) -> Result<(u16, Vec<Check>), CtlError> {
+async fn look_at_service(units: Result<Units, String>) -> Result<Evidence, CtlError> {
     let port = units.as_ref().ok().and_then(Units::port).unwrap_or(setup::PORT);
-    let evidence = status::look_at(port, units, HEALTH_LIMIT).await?;
-    Ok((evidence.port, judge::service(&evidence)))
+    status::look_at(port, units, HEALTH_LIMIT).await
 }
 
 /// The names of the variables the service gets, if that can be told.
