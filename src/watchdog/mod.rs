@@ -11,6 +11,7 @@ pub mod actuators;
 pub mod brain;
 pub mod catalog;
 pub mod classify;
+pub mod desktop;
 pub mod face;
 pub mod guards;
 pub mod hands;

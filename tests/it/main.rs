@@ -30,4 +30,5 @@ mod openai;
 mod requests;
 mod timeline;
 mod tls;
+mod watchdog_desktop;
 mod watchdog_sources;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io::{BufRead, BufReader};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub type Facts = HashMap<String, OwnedVariant>;
 pub struct Bus {
     child: Child,
     socket: String,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl Bus {
@@ -29,11 +30,11 @@ impl Bus {
     pub fn start() -> Option<Self> {
         let home = scratch();
         let socket = format!("unix:path={}", home.path().join("bus").display());
-        let Ok(child) = spawn(&socket) else {
+        let Ok(child) = spawn(&socket, home.path()) else {
             super::skip("dbus-daemon");
             return None;
         };
-        Some(Self { child, socket, _home: home })
+        Some(Self { child, socket, home })
     }
 
     /// For `DBUS_SESSION_BUS_ADDRESS`.
@@ -46,7 +47,17 @@ impl Bus {
         drop(self.child.kill());
         drop(self.child.wait());
         drop(std::fs::remove_file(self.socket.trim_start_matches("unix:path=")));
-        self.child = spawn(&self.socket).unwrap();
+        self.child = spawn(&self.socket, self.home.path()).unwrap();
+    }
+
+    /// From now on the bus starts `command` for whoever calls a name that nobody has.
+    pub async fn offer(&self, name: &str, command: &str) {
+        let services = self.home.path().join("dbus-1/services");
+        std::fs::create_dir_all(&services).unwrap();
+        let service = format!("[D-BUS Service]\nName={name}\nExec={command}\n");
+        std::fs::write(services.join(format!("{name}.service")), service).unwrap();
+        let connection = self.connect().await;
+        zbus::fdo::DBusProxy::new(&connection).await.unwrap().reload_config().await.unwrap();
     }
 
     /// A client's connection.
@@ -62,9 +73,10 @@ impl Drop for Bus {
     }
 }
 
-fn spawn(address: &str) -> std::io::Result<Child> {
+fn spawn(address: &str, home: &Path) -> std::io::Result<Child> {
     let mut child = Command::new("dbus-daemon")
         .args(["--session", "--nofork", "--nopidfile", "--print-address=1", "--address", address])
+        .env("XDG_DATA_HOME", home)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
