@@ -14,13 +14,30 @@ use zbus::{
 use super::{
     incidents::record::Outcome,
     signal::Unit,
-    sources::units::{CALL_LIMIT, MANAGER, ManagerProxy, error_name},
+    sources::units::{CALL_LIMIT, MANAGER, ManagerProxy, QueuedJob, error_name},
 };
 
 /// A restart may take the unit's `TimeoutStopSec=` and its start.
 const JOB_LIMIT: Duration = Duration::from_secs(30);
-/// A job that is in the way (a stop that somebody asked for) is replaced.
-const MODE: &str = "replace";
+/// How a job is put into the queue.
+///
+/// A stop that a person has just asked for must come first. Measured with systemd 252 and 257, all alike:
+///
+/// | in the queue | `fail` | `replace` |
+/// | --- | --- | --- |
+/// | a stop that waits or runs | refused, `TransactionIsDestructive` | runs after the stop, or in its place |
+/// | a start or a restart, also a running one | joined: the answer is that job | the same |
+/// | nothing, a restart by the manager is due | done | the same |
+/// | nothing, the fallback runs or is being stopped | done, the fallback is stopped first | the same |
+/// | a start of the fallback | refused, `TransactionIsDestructive` | done, the fallback's start is dropped |
+///
+/// So it is `fail`, and `replace` where only a start of the fallback is in the way. A stop that comes later takes the
+/// place of our job, which is then `canceled`. `ignore-dependencies` replaces a person's stop as well, and would leave
+/// out the socket and the fallback.
+const MODE: &str = "fail";
+const MODE_OVER_FALLBACK: &str = "replace";
+/// What `fail` is refused with.
+const IN_THE_WAY: &str = "org.freedesktop.systemd1.TransactionIsDestructive";
 /// Ends of other jobs that may come while ours runs.
 const WAITING_MAX: usize = 256;
 
@@ -49,14 +66,19 @@ async fn act(connection: &Connection, verb: Verb) -> Outcome {
         Ok(Err(error)) => return Outcome::Failed { why: format!("the service manager cannot be asked: {error}") },
         Err(_) => return Outcome::Failed { why: "the service manager cannot be asked: no answer".to_owned() },
     };
-    let name = Unit::Proxy.name();
-    let asked = async {
-        match verb {
-            Verb::Start => prepared.manager.start_unit(name, MODE).await,
-            Verb::Restart => prepared.manager.restart_unit(name, MODE).await,
+    let mut asked = timeout(CALL_LIMIT, prepared.ask(verb, MODE)).await;
+    if let Ok(Err(error)) = &asked
+        && error_name(error).as_deref() == Some(IN_THE_WAY)
+    {
+        match timeout(CALL_LIMIT, prepared.manager.list_jobs()).await {
+            Ok(Ok(jobs)) if only_fallback_starts(&jobs) => {
+                asked = timeout(CALL_LIMIT, prepared.ask(verb, MODE_OVER_FALLBACK)).await;
+            }
+            Ok(Ok(jobs)) => return Outcome::Failed { why: who_is_in_the_way(&jobs) },
+            Ok(Err(_)) | Err(_) => return Outcome::Failed { why: who_is_in_the_way(&[]) },
         }
-    };
-    let job = match timeout(CALL_LIMIT, asked).await {
+    }
+    let job = match asked {
         Ok(Ok(job)) => job,
         Ok(Err(error)) if error_name(&error).is_some_and(|name| !is_silence(&name)) => {
             return Outcome::Failed { why: format!("the service manager refuses: {error}") };
@@ -68,9 +90,36 @@ async fn act(connection: &Connection, verb: Verb) -> Outcome {
     };
     match timeout(JOB_LIMIT, prepared.end_of(&job)).await {
         Ok(Some(result)) if result == "done" => Outcome::Done,
-        Ok(Some(result)) => Outcome::Failed { why: format!("the job ended: {result}") },
+        Ok(Some(result)) => Outcome::Failed { why: format!("the job ended: {result}{}", in_plain_words(&result)) },
         Ok(None) => Outcome::Unknown { why: "the session bus went away during the job".to_owned() },
         Err(_) => Outcome::Unknown { why: format!("the job did not end within {} s", JOB_LIMIT.as_secs()) },
+    }
+}
+
+/// Whether nothing but a start of the fallback keeps the proxy from being started.
+fn only_fallback_starts(jobs: &[QueuedJob]) -> bool {
+    let ours = |unit: &str| Unit::ALL.iter().any(|one| one.name() == unit);
+    let starts = |job: &QueuedJob| job.1 == Unit::Capped.name() && matches!(job.2.as_str(), "start" | "restart");
+    jobs.iter().any(starts) && jobs.iter().filter(|job| ours(&job.1)).all(starts)
+}
+
+fn who_is_in_the_way(jobs: &[QueuedJob]) -> String {
+    let stop = jobs
+        .iter()
+        .find(|(_, unit, kind, ..)| kind == "stop" && [Unit::Proxy, Unit::Socket].iter().any(|one| one.name() == unit));
+    match stop {
+        Some((_, unit, ..)) => format!("somebody has asked to stop {unit}, and that comes first"),
+        None => "another request to the service manager is in the way, and comes first".to_owned(),
+    }
+}
+
+/// What a job's result means; nothing where the word says it.
+fn in_plain_words(result: &str) -> &'static str {
+    match result {
+        "canceled" => ": somebody asked for something else meanwhile, such as a stop",
+        "dependency" => ": a unit that it needs, such as its socket, did not start",
+        "timeout" => ": it took longer than the unit allows",
+        _ => "",
     }
 }
 
@@ -106,6 +155,14 @@ impl Prepared {
             Err(error) => return Err(error),
         }
         Ok(Self { manager, owner, ends })
+    }
+
+    async fn ask(&self, verb: Verb, mode: &str) -> zbus::Result<OwnedObjectPath> {
+        let name = Unit::Proxy.name();
+        match verb {
+            Verb::Start => self.manager.start_unit(name, mode).await,
+            Verb::Restart => self.manager.restart_unit(name, mode).await,
+        }
     }
 
     /// The result of a job: `done`, `failed`, `canceled`, `timeout`, `dependency`, `skipped`; `None`: the bus is gone.

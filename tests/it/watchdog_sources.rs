@@ -17,9 +17,23 @@ use zbus::{Connection, OwnedObjectPath, Variant, connection, interface};
 
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 
-/// The manager: jobs end as it is told, at once.
+/// The manager: jobs end as it is told, at once; or another job is in the way, `unit type`.
 struct Manager {
     result: &'static str,
+}
+
+impl Manager {
+    /// The unit and the type of the job in the way.
+    fn queued(&self) -> Option<(&'static str, &'static str)> {
+        self.result.split_once(' ')
+    }
+}
+
+#[derive(Debug, zbus::DBusError)]
+#[zbus(prefix = "org.freedesktop.systemd1")]
+enum Refusal {
+    TransactionIsDestructive(String),
+    NoSuchUnit(String),
 }
 
 #[interface(name = "org.freedesktop.systemd1.Manager")]
@@ -36,15 +50,20 @@ impl Manager {
         name: &str,
         mode: &str,
         #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-    ) -> zbus::fdo::Result<OwnedObjectPath> {
-        assert_eq!((name, mode), ("codex-proxy.service", "replace"));
-        if self.result == "refused" {
-            return Err(zbus::fdo::Error::AccessDenied("no".to_owned()));
+    ) -> Result<OwnedObjectPath, Refusal> {
+        assert_eq!(name, "codex-proxy.service");
+        let mut result = self.result;
+        match (mode, self.queued()) {
+            ("fail", Some(_)) => return Err(Refusal::TransactionIsDestructive("a job is queued".to_owned())),
+            ("fail", None) if result == "refused" => return Err(Refusal::NoSuchUnit("no".to_owned())),
+            ("fail", None) => {}
+            ("replace", Some(("codex-proxy-capped.service", "start"))) => result = "done",
+            (mode, queued) => panic!("{mode}, {queued:?}"),
         }
         let job = |id: u32| OwnedObjectPath::try_from(format!("{MANAGER_PATH}/job/{id}")).unwrap();
         // Another job, and ours before the answer.
         Self::job_removed(&emitter, 1, job(1), "other.service", "failed").await.unwrap();
-        Self::job_removed(&emitter, 2, job(2), name, self.result).await.unwrap();
+        Self::job_removed(&emitter, 2, job(2), name, result).await.unwrap();
         Ok(job(2))
     }
 
@@ -53,8 +72,15 @@ impl Manager {
         name: &str,
         mode: &str,
         #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-    ) -> zbus::fdo::Result<OwnedObjectPath> {
+    ) -> Result<OwnedObjectPath, Refusal> {
         self.start_unit(name, mode, emitter).await
+    }
+
+    fn list_jobs(&self) -> Vec<(u32, String, String, String, OwnedObjectPath, OwnedObjectPath)> {
+        let path = || OwnedObjectPath::try_from(MANAGER_PATH).unwrap();
+        let job = |unit: &str, kind: &str| (7, unit.to_owned(), kind.to_owned(), "waiting".to_owned(), path(), path());
+        let other = job("other.service", "stop");
+        self.queued().map(|(unit, kind)| job(unit, kind)).into_iter().chain([other]).collect()
     }
 
     #[zbus(signal)]
@@ -313,6 +339,29 @@ fn an_action_ends_as_its_own_job_does() {
         assert!(matches!(actuators::start_proxy(&connection).await, Outcome::Failed { .. }), "there is no manager");
         assert_eq!(probe::ping(Some(&connection)).await, Ping::Nobody);
     });
+}
+
+#[test]
+fn what_somebody_else_asked_for_comes_first() {
+    let stop = "somebody has asked to stop codex-proxy.service, and that comes first";
+    let socket = "somebody has asked to stop codex-proxy.socket, and that comes first";
+    let other = "another request to the service manager is in the way, and comes first";
+    for (queued, why_not) in [
+        ("codex-proxy.service stop", Some(stop)),
+        ("codex-proxy.socket stop", Some(socket)),
+        // Ended meanwhile: it may have been a stop.
+        ("strange.service verify-active", Some(other)),
+        ("codex-proxy-capped.service start", None),
+    ] {
+        let Some(bus) = Bus::start() else { return };
+        bus::run(async {
+            let _manager = manager(&bus, queued).await;
+            let connection = SessionBus::at(bus.address().to_owned()).connect().await.unwrap();
+            let expected = why_not.map_or(Outcome::Done, |why| Outcome::Failed { why: why.to_owned() });
+            assert_eq!(actuators::start_proxy(&connection).await, expected, "{queued}");
+            assert_eq!(actuators::restart_proxy(&connection).await, expected, "{queued}");
+        });
+    }
 }
 
 /// A `journalctl` that does what the script says with its arguments.

@@ -89,6 +89,9 @@ impl SessionBus {
     }
 }
 
+/// A job: number, unit, `start`, `stop` …, `waiting` or `running`, its object, the unit's object.
+pub(in crate::watchdog) type QueuedJob = (u32, String, String, String, OwnedObjectPath, OwnedObjectPath);
+
 /// The manager's methods that are needed here.
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -111,6 +114,10 @@ pub(in crate::watchdog) trait Manager {
     /// Gives a job.
     #[zbus(no_autostart)]
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+
+    /// All jobs that wait or run.
+    #[zbus(no_autostart)]
+    fn list_jobs(&self) -> zbus::Result<Vec<QueuedJob>>;
 }
 
 /// Properties of any object.
