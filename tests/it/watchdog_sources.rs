@@ -123,12 +123,16 @@ impl UnitFace {
 }
 
 /// What a service has besides.
-struct ServiceFace;
+struct ServiceFace(Unit);
 
 #[interface(name = "org.freedesktop.systemd1.Service")]
 impl ServiceFace {
+    /// Before it answers, the proxy's tells of an earlier change.
     #[zbus(property)]
-    fn result(&self) -> &str {
+    async fn result(&self, #[zbus(connection)] connection: &Connection) -> &str {
+        if self.0 == Unit::Proxy {
+            tell_change(connection, HashMap::from([("Result", "core-dump".into())]), HashMap::new()).await;
+        }
         "success"
     }
 
@@ -160,9 +164,9 @@ async fn manager(bus: &Bus, result: &'static str) -> Connection {
     connection::Builder::address(bus.address())
         .serve_at(MANAGER_PATH, Manager { result })
         .serve_at(unit("codex_proxy_service"), UnitFace)
-        .serve_at(unit("codex_proxy_service"), ServiceFace)
+        .serve_at(unit("codex_proxy_service"), ServiceFace(Unit::Proxy))
         .serve_at(unit("codex_proxy_capped_service"), UnitFace)
-        .serve_at(unit("codex_proxy_capped_service"), ServiceFace)
+        .serve_at(unit("codex_proxy_capped_service"), ServiceFace(Unit::Capped))
         .serve_at(unit("codex_proxy_socket"), UnitFace)
         .serve_at(unit("codex_proxy_socket"), SocketFace)
         .name(units::MANAGER)
@@ -247,6 +251,7 @@ fn units_are_read_and_their_changes_are_told_whole() {
         assert_eq!(*watch.manager.borrow(), Some(std::process::id()));
         assert_eq!(*watch.port.borrow(), Some(8459));
 
+        // What was told before the answer came is older than the answer: the next news is of what happens now.
         let service =
             HashMap::from([("Result", "signal".into()), ("MainPID", 0_u32.into()), ("NRestarts", 1_u32.into())]);
         tell_change(&manager, service, HashMap::from([("ActiveState", "activating".into())])).await;

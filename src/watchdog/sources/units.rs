@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Changes come as signals within milliseconds. They are merged into what was read before; after everything that may
-//! have swallowed one (the manager restarted or reloaded) all is read anew. Nothing here starts a service: every call
+//! have swallowed one (the manager restarted or reloaded) all is read anew, and signals that were sent before the answer
+//! count no more. Nothing here starts a service: every call
 //! says NO_AUTO_START and has a limit of two seconds.
 
 use std::{
@@ -26,7 +27,7 @@ use zbus::{
     Connection, DBusError as _, MatchRule, Message, MessageStream, OwnedObjectPath, OwnedVariant, connection,
     export::futures_core::Stream,
     fdo::{self, DBusProxy},
-    message,
+    message::{self, Sequence},
     names::{BusName, OwnedUniqueName},
 };
 
@@ -118,14 +119,6 @@ pub(in crate::watchdog) trait Manager {
     /// All jobs that wait or run.
     #[zbus(no_autostart)]
     fn list_jobs(&self) -> zbus::Result<Vec<QueuedJob>>;
-}
-
-/// Properties of any object.
-#[zbus::proxy(interface = "org.freedesktop.DBus.Properties", default_service = "org.freedesktop.systemd1")]
-trait Properties {
-    /// All of an interface.
-    #[zbus(no_autostart)]
-    fn get_all(&self, interface: &str) -> zbus::Result<Facts>;
 }
 
 /// What is found out on the way, for other sources and for actuators.
@@ -280,6 +273,8 @@ struct Watched<'a> {
 struct Known {
     path: OwnedObjectPath,
     state: UnitState,
+    /// The places of the answers that it was read from; what came before one is older than it.
+    read: Vec<(&'static str, Sequence)>,
     told: Option<UnitState>,
 }
 
@@ -310,11 +305,9 @@ impl Watched<'_> {
                 let rule = rule.path(path.clone()).interface(PROPERTIES).member("PropertiesChanged").build()?;
                 self.names.add_match_rule(rule).await?;
             }
-            let state = self.read(unit, &path, found, out).await?;
-            match at {
-                Some(at) => (self.units[at].path, self.units[at].state) = (path, state),
-                None => self.units.push(Known { path, state, told: None }),
-            }
+            let (state, read) = self.read(unit, &path, found, out).await?;
+            let told = at.and_then(|at| self.units.remove(at).told);
+            self.units.push(Known { path, state, read, told });
         }
         self.find_reporter().await;
         self.tell_changes(out).await?;
@@ -322,12 +315,18 @@ impl Watched<'_> {
     }
 
     /// Reads one unit; tells the proxy's start limit if it is new.
-    async fn read(&mut self, unit: Unit, path: &OwnedObjectPath, found: &Found, out: &Out) -> Result<UnitState, Over> {
-        let properties = PropertiesProxy::builder(self.connection).path(path.clone()).build().await?;
+    async fn read(
+        &mut self,
+        unit: Unit,
+        path: &OwnedObjectPath,
+        found: &Found,
+        out: &Out,
+    ) -> Result<(UnitState, Vec<(&'static str, Sequence)>), Over> {
         let kind =
             if unit == Unit::Socket { "org.freedesktop.systemd1.Socket" } else { "org.freedesktop.systemd1.Service" };
-        let mut facts = properties.get_all(UNIT_INTERFACE).await?;
-        facts.extend(properties.get_all(kind).await?);
+        let (mut facts, generic) = self.get_all(path, UNIT_INTERFACE).await?;
+        let (special, specific) = self.get_all(path, kind).await?;
+        facts.extend(special);
         let mut state = unknown(unit);
         merge(&mut state, &facts);
         if let Some(port) = value::<Vec<(String, String)>>(&facts, "Listen").as_deref().and_then(stream_port) {
@@ -341,7 +340,16 @@ impl Watched<'_> {
             self.start_limit = Some((burst, interval_us));
             out.tell(Observation::StartLimit { burst, interval_us }).await?;
         }
-        Ok(state)
+        Ok((state, vec![(UNIT_INTERFACE, generic), (kind, specific)]))
+    }
+
+    /// All properties of an interface, and the place of the answer in what comes from the bus. It is asked of the
+    /// manager's connection, not of its name: nothing is started by that.
+    async fn get_all(&self, path: &OwnedObjectPath, interface: &str) -> zbus::Result<(Facts, Sequence)> {
+        let Some(owner) = &self.owner else { return Err(zbus::Error::Failure("no service manager".to_owned())) };
+        let answer =
+            self.connection.call_method(Some(owner.as_str()), path, Some(PROPERTIES), "GetAll", &interface).await?;
+        Ok((answer.body().deserialize()?, answer.recv_position()))
     }
 
     async fn tell_changes(&mut self, out: &Out) -> Result<(), Unheard> {
@@ -392,6 +400,9 @@ impl Watched<'_> {
                 let Ok((of, changed, gone)) = body.deserialize::<(String, Facts, Vec<String>)>() else {
                     return Ok(Taken::Anew);
                 };
+                if known.read.iter().any(|(interface, at)| *interface == of && message.recv_position() < *at) {
+                    return Ok(Taken::Nothing);
+                }
                 merge(&mut known.state, &changed);
                 if gone.iter().any(|name| OURS.contains(&name.as_str())) {
                     return Ok(Taken::Anew);
@@ -432,8 +443,7 @@ impl Watched<'_> {
             return Ok(true);
         }
         // The signal may have overtaken the news of a start.
-        let properties = PropertiesProxy::builder(self.connection).path(known.path.clone()).build().await?;
-        let facts = properties.get_all("org.freedesktop.systemd1.Service").await?;
+        let (facts, _) = self.get_all(&known.path, "org.freedesktop.systemd1.Service").await?;
         Ok(number::<u32>(&facts, "MainPID").is_some_and(|main| main == pid && main != 0))
     }
 }

@@ -65,12 +65,14 @@ pub struct Line {
     pub observation: Option<Observation>,
 }
 
-/// Reads entries in the journal's order. It remembers one thing: how the main process ended, until the manager says
-/// what became of the run, so that each run ends once.
+/// Reads entries in the journal's order. It remembers how the main process ended until the manager says what became of
+/// the run, and which run ended last, so that each run ends once: at the cap on starts the manager says so again.
 #[derive(Debug)]
 pub struct Reader {
     trust: Trust,
     ended: Option<Ended>,
+    /// Its invocation.
+    last: Option<String>,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,7 @@ struct Ended {
 impl Reader {
     /// A reader that believes those.
     pub const fn new(trust: Trust) -> Self {
-        Self { trust, ended: None }
+        Self { trust, ended: None, last: None }
     }
 
     /// What one entry of `journalctl -o json` says; `None` if nothing.
@@ -136,18 +138,22 @@ impl Reader {
             }
             UNIT_FAILED => {
                 let result = fields.text("UNIT_RESULT")?.to_owned();
-                Some(self.exit(invocation, result))
+                self.exit(invocation, result)
             }
             // An end without fault is no entry at the manager's usual log level: the bus tells of those.
-            UNIT_SUCCESS => Some(self.exit(invocation, "success".to_owned())),
+            UNIT_SUCCESS => self.exit(invocation, "success".to_owned()),
             _ => None,
         }
     }
 
-    fn exit(&mut self, invocation: String, result: String) -> Observation {
+    fn exit(&mut self, invocation: String, result: String) -> Option<Observation> {
         let ended = self.ended.take().filter(|ended| ended.invocation == invocation);
+        if self.last.as_ref() == Some(&invocation) {
+            return None;
+        }
+        self.last = Some(invocation.clone());
         let (code, status) = ended.map_or((0, 0), |ended| (ended.code, ended.status));
-        Observation::Exit(Exit { invocation, result, code, status })
+        Some(Observation::Exit(Exit { invocation, result, code, status }))
     }
 }
 
@@ -282,18 +288,21 @@ mod tests {
         assert_eq!(reader.read(&manager(PROCESS_EXIT, ended)), None);
         let helper = json!({"COMMAND": "ExecStopPost", "EXIT_CODE": "exited", "EXIT_STATUS": "1"});
         assert_eq!(reader.read(&manager(PROCESS_EXIT, helper)), None);
-        let exit = |result: &str, code, status| {
-            Some(Observation::Exit(Exit { invocation: RUN.to_owned(), result: result.to_owned(), code, status }))
+        let run = |number: u32| json!({"USER_INVOCATION_ID": format!("{number:032}")});
+        let exit = |invocation: String, result: &str, code, status| {
+            Some(Observation::Exit(Exit { invocation, result: result.to_owned(), code, status }))
         };
         let mut read = |line: Vec<u8>| reader.read(&line).map(|entry| entry.observation);
-        assert_eq!(read(manager(UNIT_FAILED, json!({"UNIT_RESULT": "watchdog"}))), exit("watchdog", 2, 9));
-        assert_eq!(read(manager(UNIT_FAILED, json!({"UNIT_RESULT": "resources"}))), exit("resources", 0, 0));
-        assert_eq!(read(manager(UNIT_SUCCESS, json!({}))), exit("success", 0, 0));
+        let failed = |result: &str| manager(UNIT_FAILED, json!({"UNIT_RESULT": result}));
+        assert_eq!(read(failed("watchdog")), exit(RUN.to_owned(), "watchdog", 2, 9));
+        // "Start request repeated too quickly": of the same run.
+        assert_eq!(read(failed("watchdog")), None);
+        assert_eq!(read(manager(UNIT_SUCCESS, run(1))), exit(format!("{:032}", 1), "success", 0, 0));
         // The end of another run does not count for this one.
         let other = json!({"COMMAND": "ExecStart", "EXIT_CODE": "exited", "EXIT_STATUS": "3",
-            "USER_INVOCATION_ID": "00000000000000000000000000000001"});
+            "USER_INVOCATION_ID": format!("{:032}", 2)});
         assert_eq!(read(manager(PROCESS_EXIT, other)), None);
-        assert_eq!(read(manager(UNIT_FAILED, json!({"UNIT_RESULT": "signal"}))), exit("signal", 0, 0));
+        assert_eq!(read(failed("signal")), exit(RUN.to_owned(), "signal", 0, 0));
     }
 
     #[test]
