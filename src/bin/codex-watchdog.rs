@@ -17,7 +17,7 @@ use codex_proxy::{
             replay::{Export, timeline},
             store::StoreError,
         },
-        run::{Options, run},
+        run::{Options, RunError, run},
         sources::units::SessionBus,
     },
 };
@@ -116,7 +116,7 @@ fn watch(dry_run: bool) -> Result<(), Stop> {
         let stop = stop_signal().map_err(unforeseen)?;
         info!(codex_dry_run = dry_run, "watching");
         run(options, stop).await.map_err(|error| match &error {
-            StoreError::Locked { .. } => (LOCKED, format!("another watchdog is at work: {error}")),
+            RunError::Store(StoreError::Locked { .. }) => (LOCKED, format!("another watchdog is at work: {error}")),
             _ => unforeseen(error),
         })?;
         info!("stopped");

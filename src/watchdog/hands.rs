@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{JoinSet, spawn_blocking},
-    time::sleep,
+    time::{Instant, sleep_until},
 };
 use tracing::error;
 use zbus::Connection;
@@ -26,7 +26,7 @@ use super::{
     },
 };
 
-/// Between two probes.
+/// From one probe to the next; one that takes longer is followed at once.
 const PROBE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Something came to its end.
@@ -50,7 +50,6 @@ pub struct Hands {
     eyes: Eyes,
     looking: Arc<Notify>,
     aim: watch::Sender<Option<u32>>,
-    _probes: JoinSet<()>,
 }
 
 /// What is needed to look and to act.
@@ -64,21 +63,20 @@ struct Eyes {
 }
 
 impl Hands {
-    /// `seen`: where looks tell what they see. `link`, `manager`, `port`: as found by `sources/units.rs`. `proxy`: the
-    /// proxy's program.
+    /// And the future that probes, which ends with them. `seen`: where looks tell what they see. `link`, `manager`,
+    /// `port`: as found by `sources/units.rs`. `proxy`: the proxy's program.
     pub fn new(
         seen: mpsc::Sender<Seen>,
         link: watch::Receiver<Option<Connection>>,
         manager: watch::Receiver<Option<u32>>,
         port: watch::Receiver<Option<u16>>,
         proxy: String,
-    ) -> Self {
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let eyes = Eyes { seen, link, manager, port, proxy };
         let (aim, aimed) = watch::channel(None);
         let looking = Arc::new(Notify::new());
-        let mut probes = JoinSet::new();
-        probes.spawn(eyes.clone().probe(aimed, Arc::clone(&looking)));
-        Self { under_way: JoinSet::new(), eyes, looking, aim, _probes: probes }
+        let probes = eyes.clone().probe(aimed, Arc::clone(&looking));
+        (Self { under_way: JoinSet::new(), eyes, looking, aim }, probes)
     }
 
     /// The next thing that came to its end; `None`: nothing is under way.
@@ -192,6 +190,7 @@ impl Eyes {
     async fn probe(self, mut aim: watch::Receiver<Option<u32>>, looking: Arc<Notify>) {
         loop {
             let aimed = *aim.borrow_and_update();
+            let next = Instant::now() + PROBE_PAUSE;
             let port = *self.port.borrow();
             if let (Some(pid), Some(port)) = (aimed, port) {
                 let link = self.link.borrow().clone();
@@ -205,7 +204,7 @@ impl Eyes {
             tokio::select! {
                 changed = aim.changed() => if changed.is_err() { return },
                 () = looking.notified() => {}
-                () = sleep(PROBE_PAUSE), if aimed.is_some() => {}
+                () = sleep_until(next), if aimed.is_some() => {}
             }
         }
     }

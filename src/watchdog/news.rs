@@ -62,6 +62,11 @@ pub enum News {
         /// When.
         until: Time,
     },
+    /// What was announced is done now, or will not be done.
+    Settled {
+        /// Of which incident.
+        incident: IncidentId,
+    },
     /// A command came to its end.
     Finished {
         /// Of which incident.

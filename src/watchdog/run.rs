@@ -29,12 +29,13 @@ use super::{
     brain::{Brain, Command, Input, What},
     catalog::{Action, FaultId, Severity},
     classify::Numbers,
+    desktop::{self, Notice},
     face::Face,
     hands::{Done, Hands},
     incidents::{
         book::Book,
         history::Summary,
-        record::{CommandId, Entry, Fact, IncidentId, Outcome, line},
+        record::{CommandId, End, Entry, Fact, IncidentId, Outcome, line},
         store::{self, StoreError},
     },
     news::{Asked, News, PAUSE_MAX_S, Refusal, Shown, Wish},
@@ -79,9 +80,8 @@ pub struct Options {
 /// Runs until `stop` is done.
 ///
 /// # Errors
-/// [`StoreError::Locked`]: another watchdog is at work. [`std::io::Error`] in [`StoreError::Read`]: the machine does not
-/// tell its boot.
-pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), StoreError> {
+/// [`RunError`]; what is open goes on with the next run.
+pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), RunError> {
     let dry = options.state.is_none();
     let (book, brain) = match &options.state {
         Some(dir) => Book::open(dir).map(|(book, brain)| (Some(book), brain))?,
@@ -100,8 +100,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let (port_sender, port) = watch::channel(None);
     let (wish_sender, mut wishes) = mpsc::channel::<Asked>(WISHES_MAX);
     let (news, told) = mpsc::channel(TOLD_MAX);
+    let (notices, noticed) = mpsc::channel(TOLD_MAX);
+    let (cancel_sender, mut cancels) = mpsc::channel(WISHES_MAX);
     let (shown, shows) = watch::channel(Shown::default());
-    let hands = Hands::new(seen_sender.clone(), link.clone(), manager.clone(), port, options.proxy.clone());
+    let (hands, probes) = Hands::new(seen_sender.clone(), link.clone(), manager.clone(), port, options.proxy.clone());
     let mut watchdog = Watchdog {
         brain: brain.unwrap_or_default(),
         book,
@@ -111,6 +113,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         waiting: VecDeque::new(),
         aim: Aim::default(),
         news,
+        notices,
         shown,
         cursor: CursorBook { dir: options.state.clone(), pending: None, saved: Instant::now() },
         config_error: options.config_error.clone(),
@@ -124,14 +127,31 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     if let Some(state) = &options.state {
         let face = Face::connect(options.bus.clone(), wish_sender, shows, state.clone()).await;
         tasks.spawn(face.keep(told));
+        tasks.spawn(desktop::show(options.config.notification_level, link, noticed, cancel_sender));
     }
     let found = units::Found { link: link_sender, manager: manager_sender, port: port_sender };
     tasks.spawn(units::watch(options.bus.clone(), found, seen_sender.clone()));
     tasks.spawn(journal::follow(settings, manager, seen_sender));
+    tasks.spawn(probes);
     options.manager.ready(&watchdog.status());
-    watchdog.attend(&mut seen, &mut wishes, options.manager, stop).await;
+    let ended = tokio::select! {
+        () = watchdog.attend(&mut seen, &mut wishes, &mut cancels, options.manager, stop) => Ok(()),
+        // None of them ends by itself: it ran into a defect, and without it something would be overlooked for good.
+        Some(ended) = tasks.join_next() => Err(RunError::Ended(ended.err().map(|error| error.to_string()))),
+    };
     tasks.shutdown().await;
-    Ok(())
+    ended
+}
+
+/// Why it cannot run, or not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store is another watchdog's, or the machine does not tell its boot.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// One of its tasks ended.
+    #[error("a part of the watchdog ended: {0:?}")]
+    Ended(Option<String>),
 }
 
 /// The place up to which the journal was read before.
@@ -162,6 +182,7 @@ struct Watchdog {
     waiting: VecDeque<What>,
     aim: Aim,
     news: mpsc::Sender<News>,
+    notices: mpsc::Sender<Notice>,
     shown: watch::Sender<Shown>,
     cursor: CursorBook,
     config_error: Option<String>,
@@ -194,6 +215,7 @@ impl Watchdog {
         &mut self,
         seen: &mut mpsc::Receiver<Seen>,
         wishes: &mut mpsc::Receiver<Asked>,
+        cancels: &mut mpsc::Receiver<IncidentId>,
         manager: Manager,
         stop: impl Future<Output = ()>,
     ) {
@@ -228,6 +250,10 @@ impl Watchdog {
                     let answered = self.wish(&wish);
                     // Who asked may be gone.
                     let _ = answer.send(answered);
+                }
+                Some(incident) = cancels.recv() => {
+                    let answered = self.wish(&Wish::Cancel(incident));
+                    info!(codex_incident = incident.to_string(), codex_refusal = ?answered.err(), "cancelled at the desktop");
                 }
                 () = sleep_until(wake) => {
                     self.step(What::Tick);
@@ -360,7 +386,10 @@ impl Watchdog {
                     (story.evidence, story.occurrences) = (evidence, occurrences);
                 }
             }
-            Fact::Commanded { command, action } => drop(self.actions.insert(command, action)),
+            Fact::Commanded { command, action } => {
+                self.actions.insert(command, action);
+                self.pass(News::Settled { incident });
+            }
             Fact::Finished { command, outcome } => {
                 if let Some(action) = self.actions.remove(&command) {
                     self.pass(News::Finished { incident, action, outcome });
@@ -373,19 +402,46 @@ impl Watchdog {
                     self.pass(News::Closed(story));
                 }
             }
-            Fact::Decided { .. }
-            | Fact::Restrained { .. }
-            | Fact::Announced { .. }
-            | Fact::Proven { .. }
-            | Fact::Disproven { .. }
-            | Fact::Alerted { .. } => {}
+            Fact::Restrained { .. } | Fact::Disproven { .. } => self.pass(News::Settled { incident }),
+            Fact::Decided { .. } | Fact::Announced { .. } | Fact::Proven { .. } | Fact::Alerted { .. } => {}
         }
     }
 
     fn pass(&self, news: News) {
+        if let Some(notice) = self.notice(&news)
+            && let Err(mpsc::error::TrySendError::Full(_)) = self.notices.try_send(notice)
+        {
+            debug!("the desktop does not take what is told, dropping it");
+        }
         if let Err(mpsc::error::TrySendError::Full(_)) = self.news.try_send(news) {
             debug!("the bus does not take what is told, dropping it");
         }
+    }
+
+    /// What of it concerns a person who sits there.
+    fn notice(&self, news: &News) -> Option<Notice> {
+        Some(match news {
+            News::Alert { incident, fault, severity, text } => Notice::Alert {
+                incident: *incident,
+                severity: *severity,
+                title: fault.row().title.to_owned(),
+                text: text.clone(),
+            },
+            News::Pending { incident, action, until } => {
+                let text = self.stories.get(incident).map(|story| format!("{}: {}", story.row().title, story.evidence));
+                let text = text.unwrap_or_default();
+                Notice::Pending { incident: *incident, action: *action, until: *until, text }
+            }
+            News::Closed(story) if story.end == Some(End::Healed) => Notice::Healed {
+                incident: story.id,
+                title: format!("Healed: {}", story.row().title),
+                text: format!("{}; {}", story.evidence, story.why),
+            },
+            News::Closed(Summary { id: incident, .. }) | News::Settled { incident } => {
+                Notice::Over { incident: *incident }
+            }
+            News::Opened(_) | News::Finished { .. } => return None,
+        })
     }
 
     fn shows(&self) -> Shown {

@@ -274,6 +274,8 @@ pub(super) async fn tell(emitter: &SignalEmitter<'_>, news: &News) -> zbus::Resu
         News::Pending { incident, action, until } => {
             Watchdog1::action_pending(emitter, &incident.to_string(), action.word(), until.wall_us).await
         }
+        // Shows in PendingAction.
+        News::Settled { .. } => Ok(()),
         News::Finished { incident, action, outcome } => {
             let mut facts = HashMap::new();
             let (word, why) = match outcome {
