@@ -417,6 +417,34 @@ esac"#,
 }
 
 #[test]
+fn how_a_run_ended_is_told_also_when_the_reader_dies_in_between() {
+    let home = scratch();
+    let settings = scripted(
+        home.path(),
+        r#"entry() { echo "{\"__CURSOR\":\"c$1\",\"__REALTIME_TIMESTAMP\":\"$1\",\"__MONOTONIC_TIMESTAMP\":\"$1\",\"_BOOT_ID\":\"b0\",\"_UID\":\"1000\",\"_PID\":\"34\",\"_EXE\":\"/usr/lib/systemd/systemd\",\"_SYSTEMD_USER_UNIT\":\"init.scope\",\"USER_UNIT\":\"codex-proxy.service\",\"USER_INVOCATION_ID\":\"00000000000000000000000000000001\",$2}"; }
+case "$*" in
+*--follow*--after-cursor=c2*) entry 3 '"MESSAGE_ID":"d9b373ed55a64feb8242e02dbe79a49c","UNIT_RESULT":"signal"'; exec sleep 60;;
+*--follow*) entry 2 '"MESSAGE_ID":"98e322203f7a4ed290d09fe03c09fe15","COMMAND":"ExecStart","EXIT_CODE":"killed","EXIT_STATUS":"9"';;
+*) entry 1 '"MESSAGE_ID":"00000000000000000000000000000000"';;
+esac"#,
+    );
+    bus::run(async {
+        let (sender, mut seen) = mpsc::channel(16);
+        let (_manager, pid) = watch::channel(Some(34));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(journal::follow(settings, pid, sender));
+        let exit = loop {
+            if let Observation::Exit(exit) = seen.recv().await.unwrap().signal.observation {
+                break exit;
+            }
+        };
+        assert_eq!((exit.result.as_str(), exit.code, exit.status), ("signal", 2, 9));
+        drop(seen);
+        tasks.join_next().await.unwrap().unwrap();
+    });
+}
+
+#[test]
 fn a_journal_that_may_not_be_read_is_blindness() {
     let denied = "echo 'No journal files were opened due to insufficient permissions.' >&2; exit 1";
     for (script, words) in [(denied, "insufficient permissions"), ("exit 0", "no entry of this user")] {

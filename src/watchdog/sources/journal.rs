@@ -103,18 +103,22 @@ impl Settings {
 /// starts are told again (they have ids), other entries are not.
 pub async fn follow(settings: Settings, mut manager: watch::Receiver<Option<u32>>, sender: mpsc::Sender<Seen>) {
     let out = Out { sender, source: Source::Journal };
+    let (uid, boot) = (settings.uid, settings.boot.clone());
     let passed = settings.cursor.as_deref().and_then(|cursor| cursor_mono_us(cursor, &settings.boot));
     let mut follower =
         Follower { settings, out: out.clone(), sight: Sight::unknown(), passed, last: None, failures: 0, skipped: 0 };
     drop(timeout(MANAGER_WAIT, manager.wait_for(Option::is_some)).await);
     let mut pause = PAUSE_FIRST;
+    let trust = |manager_pid| Trust { uid, manager_pid, boot: boot.clone() };
+    let mut manager_pid = *manager.borrow_and_update();
+    // Kept from child to child: two entries tell how a run ended.
+    let mut reader = Reader::new(trust(manager_pid));
     loop {
-        let manager_pid = *manager.borrow_and_update();
-        let trust = Trust { uid: follower.settings.uid, manager_pid, boot: follower.settings.boot.clone() };
-        let mut reader = Reader::new(trust);
         let over = tokio::select! {
             over = follower.run(&mut reader, manager_pid.is_some()) => over,
             Ok(()) = manager.changed() => {
+                manager_pid = *manager.borrow_and_update();
+                reader = Reader::new(trust(manager_pid));
                 follower.last = None;
                 continue;
             }
