@@ -1,7 +1,7 @@
 //! The watchdog, asked over the session bus: `codex-proxyctl cancel|pause|resume`, and what `status`, `stop` and `doctor`
 //! want of it.
 //!
-//! Its contract is `dbus/org.codexproxy.Watchdog1.xml`. Nothing here starts it, and nothing waits longer than [`LIMIT`],
+//! Its contract is `dbus/org.codexproxy.Watchdog1.xml`. Nothing here starts it, and nothing waits longer than two seconds,
 //! connection included.
 
 use std::collections::HashMap;

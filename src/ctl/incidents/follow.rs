@@ -25,8 +25,8 @@ const EVENTS: AddWatchFlags = AddWatchFlags::IN_MODIFY
 const GONE: AddWatchFlags =
     AddWatchFlags::IN_DELETE_SELF.union(AddWatchFlags::IN_MOVE_SELF).union(AddWatchFlags::IN_IGNORED);
 
-/// Blocks, and gives each new fact to `print`, a line with its line feed, until that fails or the process is ended. `ready` is called
-/// once, when nothing can be missed any more.
+/// Blocks, and gives each new fact to `print`, a line with its line feed, until that fails or the process is ended.
+/// `ready` is called once, when nothing can be missed any more.
 ///
 /// Both files are read anew at each change: they are small, changes are rare, and so a rotation is nothing special.
 ///
