@@ -10,26 +10,28 @@
 //! ```
 //!
 //! The same inputs give the same commands, byte for byte. Whoever drives it records what it says before anything is sent.
+//! Here is what comes in and goes out, and the walk through the phases; `brain/` has the incident that walks, its ladder
+//! with what guards it, and the verification.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod incident;
+mod ladder;
+mod verify;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::incident::Incident;
+use self::incident::{Phase, record};
 use super::{
-    catalog::{Action, Fault, FaultId, Proof, Severity, When},
+    catalog::{Action, FaultId, Severity},
     classify::{Diagnosis, Numbers, World},
-    guards::{Patterns, Verdict, micros},
+    guards::{Patterns, micros},
     incidents::record::{CommandId, End, Entry, Fact, Guard, IncidentId, Outcome},
-    signal::{Active, Health, Port, Process, SECOND_US, Signal, Source, Subject, Time, Unit},
+    signal::{Active, Process, SECOND_US, Signal, Source, Subject, Time, Unit},
 };
 
-/// A command of which nobody hears for so long has an unknown outcome.
-const OUTCOME_TIME_MAX_US: u64 = 45 * SECOND_US;
-/// Between the announcement of an action that interrupts work, and the action.
-const ANNOUNCED_US: u64 = 3 * SECOND_US;
-/// For what must be looked at before it can be decided.
-const LOOK_TIME_MAX_US: u64 = 3 * SECOND_US;
 /// An incident of which the next action is forbidden for so long ends as held.
 const HELD_TIME_MAX_US: u64 = 3600 * SECOND_US;
 /// Incidents open at once at most; beyond, diagnoses of new subjects are dropped and counted.
@@ -135,52 +137,6 @@ pub struct Order {
     pub subject: Subject,
     /// The process it is about.
     pub process: Option<Process>,
-}
-
-/// How far an incident is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Phase {
-    /// The next rung is to be found.
-    Deciding,
-    /// A guard forbids it; thought over at `until`, or at every change of the world.
-    Restrained { guard: Guard, until: Option<Time> },
-    /// Announced, and not cancelled yet.
-    Announced { command: CommandId, until: Time },
-    /// A command was sent.
-    Acting { command: CommandId, until: Time },
-    /// Proof is waited for.
-    Verifying { since: Time, proven: Option<Time> },
-    /// Over.
-    Closed,
-}
-
-/// Something that is wrong, from its first evidence to its end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Incident {
-    /// Its number.
-    pub id: IncidentId,
-    /// The fault.
-    pub fault: FaultId,
-    /// Of what.
-    pub subject: Subject,
-    /// Since when.
-    pub since: Time,
-    /// How often it was seen.
-    pub occurrences: u32,
-    /// What was seen last.
-    pub evidence: String,
-    phase: Phase,
-    /// The rung it stands on, and the act of that rung.
-    rung: usize,
-    act: usize,
-    /// Commands given so far.
-    commands: u32,
-    /// Since when guards forbid what is next.
-    held_since: Option<Time>,
-    /// Something was done that the fault must be seen to yield to.
-    changed: bool,
-    alerted: bool,
 }
 
 /// All that the watchdog knows and decides by. Serialised, it is what survives a restart.
@@ -339,29 +295,7 @@ impl Brain {
         }
         self.incidents += 1;
         let id = IncidentId(self.incidents);
-        let incident = Incident {
-            id,
-            fault: diagnosis.fault,
-            subject: diagnosis.subject.clone(),
-            since: diagnosis.since,
-            occurrences: 1,
-            evidence: diagnosis.evidence.clone(),
-            phase: Phase::Deciding,
-            rung: 0,
-            act: 0,
-            commands: 0,
-            held_since: None,
-            changed: false,
-            alerted: false,
-        };
-        let opened = Fact::Opened {
-            fault: diagnosis.fault,
-            subject: diagnosis.subject.clone(),
-            evidence: diagnosis.evidence.clone(),
-            detected_after_us: at.since_us(diagnosis.since),
-        };
-        record(id, opened, at, out);
-        self.open.insert(id, incident);
+        self.open.insert(id, Incident::opened(id, diagnosis, at, out));
     }
 
     fn outcome(&mut self, command: CommandId, outcome: &Outcome, at: Time, out: &mut Vec<Command>) {
@@ -487,235 +421,6 @@ impl Brain {
         }
     }
 
-    /// Finds the rung that fits, and begins it.
-    fn decide(&mut self, incident: &mut Incident, row: &'static Fault, at: Time, out: &mut Vec<Command>) {
-        while let Some(rung) = row.ladder.get(incident.rung) {
-            let holds = if incident.act > 0 { Some(true) } else { self.holds(rung.when, incident, at) };
-            match holds {
-                Some(true) => break,
-                Some(false) => incident.stand_on(incident.rung + 1),
-                None => {
-                    out.push(Command::Look(Source::Processes));
-                    return incident.restrain(Guard::Evidence, Some(at.plus_us(LOOK_TIME_MAX_US)), at, out);
-                }
-            }
-        }
-        let Some(action) = incident.action() else {
-            let (end, why) = if incident.alerted {
-                (End::Alerted, "a person was told")
-            } else {
-                (End::Unproven, "nothing is left to do")
-            };
-            return incident.close(end, why, at, out);
-        };
-        if let Some((guard, until)) = self.guard(incident, row, at) {
-            match guard {
-                // For good: what is left is to tell a person.
-                Guard::Budget => {
-                    record(incident.id, Fact::Restrained { action, guard, until }, at, out);
-                    return incident.stand_on(incident.rung + 1);
-                }
-                Guard::ObserveOnly => {
-                    record(incident.id, Fact::Restrained { action, guard, until: None }, at, out);
-                    return incident.close(End::Held, guard.words(), at, out);
-                }
-                Guard::Pause
-                | Guard::RestartLedger
-                | Guard::LedgerIncomplete
-                | Guard::CoolDown
-                | Guard::Busy
-                | Guard::Evidence
-                | Guard::Cancelled
-                | Guard::UserStop => return incident.restrain(guard, until, at, out),
-            }
-        }
-        if action == Action::AlertUser && incident.alerted {
-            // Once is enough.
-            return incident.next_act(row);
-        }
-        let why = incident.why(row, self.world.runs());
-        record(incident.id, Fact::Decided { tier: row.start, action, why }, at, out);
-        if action == Action::AlertUser {
-            let text = self.alert_text(incident, row);
-            record(incident.id, Fact::Alerted { text: text.clone() }, at, out);
-            out.push(Command::Alert { incident: incident.id, fault: incident.fault, severity: row.severity, text });
-            incident.alerted = true;
-            incident.next_act(row);
-            return;
-        }
-        if !action.changes() {
-            incident.held_since = None;
-            incident.phase = Phase::Verifying { since: at.min(incident.since), proven: None };
-            out.push(Command::Look(Source::Probe));
-            return;
-        }
-        let command = incident.next_command();
-        if action.interrupts() && (self.world.runs() || action == Action::KillStaleProcesses) {
-            let until = at.plus_us(ANNOUNCED_US);
-            record(incident.id, Fact::Announced { command, action, until }, at, out);
-            out.push(Command::Announce { command, action, until });
-            incident.phase = Phase::Announced { command, until };
-        } else {
-            self.send(incident, row, command, at, out);
-        }
-    }
-
-    fn send(&mut self, incident: &mut Incident, row: &Fault, command: CommandId, at: Time, out: &mut Vec<Command>) {
-        let Some(action) = incident.action() else { return };
-        let process = match self.world.port_since(Time::default()) {
-            Some(Port::Stale(process)) if action == Action::KillStaleProcesses => Some(process.clone()),
-            _ => None,
-        };
-        record(incident.id, Fact::Commanded { command, action }, at, out);
-        let subject = incident.subject.clone();
-        // One attempt of the row, however many acts its rung has.
-        if incident.act == 0 {
-            self.patterns.acted(incident.fault, &subject, at, &row.budget);
-        }
-        incident.held_since = None;
-        out.push(Command::Act(Order { command, action, subject, process }));
-        incident.changed = true;
-        incident.phase = Phase::Acting { command, until: at.plus_us(OUTCOME_TIME_MAX_US) };
-    }
-
-    /// Looks for proof and for its opposite.
-    fn verify(
-        &self,
-        incident: &mut Incident,
-        row: &Fault,
-        since: Time,
-        proven: Option<Time>,
-        at: Time,
-        out: &mut Vec<Command>,
-    ) {
-        if let Some(proven) = proven {
-            if at.since_us(proven) >= micros(row.verify.quiet) || !self.has(Part::Quiet) {
-                incident.close(End::Healed, "seen to be well, and it stayed away", at, out);
-            }
-            return;
-        }
-        if self.proof(row.verify.proof, since) || !self.has(Part::Proof) {
-            let after_us = at.since_us(incident.since);
-            record(incident.id, Fact::Proven { proof: row.verify.proof, after_us }, at, out);
-            incident.phase = Phase::Verifying { since, proven: Some(at) };
-            return;
-        }
-        if !incident.changed && self.world.given_up() {
-            incident.stand_on(0);
-            return;
-        }
-        if at.since_us(since) < micros(row.verify.within) {
-            return;
-        }
-        match self.disproof(row.verify.proof, since) {
-            Some(why) => incident.disproven(why, at, out),
-            None => incident.close(End::Unproven, "nothing was seen that proves anything", at, out),
-        }
-    }
-
-    fn proof(&self, proof: Proof, since: Time) -> bool {
-        let health = self.world.health_since(since);
-        match proof {
-            Proof::Serving => matches!(health, Some(Health::Served { .. })) && self.world.runs(),
-            Proof::Prompt => {
-                matches!(health, Some(Health::Served { elapsed_us, .. }) if elapsed_us < SECOND_US) && self.world.runs()
-            }
-            Proof::Listening => self.world.active(Unit::Socket) == Active::Active,
-            // Nobody tells of completed requests and repaired files yet.
-            Proof::Completed | Proof::Repaired => false,
-            Proof::None => true,
-        }
-    }
-
-    /// What speaks against it; `None` if nothing is known either way.
-    fn disproof(&self, proof: Proof, since: Time) -> Option<String> {
-        match proof {
-            Proof::Serving | Proof::Prompt => match (self.world.active(Unit::Proxy), self.world.health_since(since)) {
-                (_, Some(Health::Silent | Health::Refused | Health::Dropped | Health::Foreign)) => {
-                    Some("the proxy does not answer".to_owned())
-                }
-                (_, Some(Health::Served { .. })) if proof == Proof::Prompt => {
-                    Some("the proxy answers slowly".to_owned())
-                }
-                (Active::Failed | Active::Inactive, _) => Some("the proxy does not run".to_owned()),
-                _ => None,
-            },
-            Proof::Listening => {
-                (self.world.active(Unit::Socket) != Active::Unknown).then(|| "the socket is not held".to_owned())
-            }
-            Proof::Completed | Proof::Repaired | Proof::None => None,
-        }
-    }
-
-    /// Whether the condition of the rung that the incident stands on holds; `None` also if there is no such rung.
-    fn rung_holds(&self, incident: &Incident, row: &Fault, at: Time) -> Option<bool> {
-        let rung = row.ladder.get(incident.rung)?;
-        // Later acts of a rung follow from the first, which has changed what it went by.
-        if incident.act > 0 { Some(true) } else { self.holds(rung.when, incident, at) }
-    }
-
-    /// Whether a rung's condition holds; `None` if it must be looked at first.
-    fn holds(&self, when: When, incident: &Incident, at: Time) -> Option<bool> {
-        let asked = matches!(incident.phase, Phase::Deciding) && at.since_us(incident.since) >= LOOK_TIME_MAX_US;
-        if when != When::Always
-            && incident.subject == Subject::Proxy
-            && !asked
-            && self.world.active(Unit::Proxy) == Active::Unknown
-        {
-            return None;
-        }
-        let port = || match self.world.port_since(incident.since) {
-            None if asked => Some(&Port::Unknown),
-            port => port,
-        };
-        Some(match when {
-            When::Always => true,
-            When::ManagerActs => self.world.manager_acts(),
-            When::GivenUp => self.world.given_up(),
-            When::StaleHolder => matches!(port()?, Port::Stale(_)),
-            When::PortFree => matches!(port()?, Port::Free),
-            When::Silent => self.world.runs() && self.world.silent() > 0,
-            When::Repeated(times) => incident.occurrences >= times,
-            When::NotYet(_) => false,
-        })
-    }
-
-    /// What forbids the action that is next, and until when.
-    fn guard(&self, incident: &Incident, row: &Fault, at: Time) -> Option<(Guard, Option<Time>)> {
-        let action = incident.action()?;
-        if self.has(Part::Guard(Guard::Pause)) && self.paused_until_wall_us > at.wall_us {
-            return Some((Guard::Pause, None));
-        }
-        if !action.changes() {
-            return None;
-        }
-        if self.has(Part::Guard(Guard::ObserveOnly)) && self.observe_only {
-            return Some((Guard::ObserveOnly, None));
-        }
-        if self.has(Part::Guard(Guard::Busy)) && self.acts_on(&incident.subject) {
-            return Some((Guard::Busy, None));
-        }
-        // Further acts of a rung belong to the attempt that began with the first.
-        if incident.act == 0
-            && let Some((guard, until)) = self.patterns.guard(incident.fault, &incident.subject, at, &row.budget)
-            && self.has(Part::Guard(guard))
-        {
-            return Some((guard, Some(until)));
-        }
-        if action.starts() {
-            match self.world.ledger.verdict(at) {
-                Verdict::Wait(until) if self.has(Part::Guard(Guard::RestartLedger)) => {
-                    return Some((Guard::RestartLedger, Some(until)));
-                }
-                Verdict::Incomplete if self.has(Part::Guard(Guard::LedgerIncomplete)) => {
-                    return Some((Guard::LedgerIncomplete, self.world.ledger.complete_at(at)));
-                }
-                Verdict::Allow | Verdict::Wait(_) | Verdict::Incomplete => {}
-            }
-        }
-        None
-    }
-
     /// Always, but where a test has taken the part out.
     fn has(&self, part: Part) -> bool {
         #[cfg(test)]
@@ -726,115 +431,6 @@ impl Brain {
             true
         }
     }
-
-    /// Whether another incident has an action on the subject announced or under way.
-    fn acts_on(&self, subject: &Subject) -> bool {
-        let live = |phase: &Phase| matches!(phase, Phase::Announced { .. } | Phase::Acting { .. });
-        // The one that asks is not among them: it was taken out.
-        self.open.values().any(|other| other.subject == *subject && live(&other.phase))
-    }
-
-    fn alert_text(&self, incident: &Incident, row: &Fault) -> String {
-        let holder = match self.world.port_since(incident.since) {
-            Some(Port::User { uid }) => format!(" It is held by user {uid}."),
-            Some(Port::Other(process)) => {
-                let terminal = if process.terminal { ", which has a terminal" } else { "" };
-                format!(" It is held by process {} ({}){terminal}.", process.pid, process.exe)
-            }
-            _ => String::new(),
-        };
-        // Its last paragraph says what to do.
-        let advice = row.help.rsplit("\n\n").next().unwrap_or_default().replace('\n', " ");
-        format!("{}: {}.{holder} {advice}", row.title, incident.evidence)
-    }
-}
-
-impl Incident {
-    /// What is next on the ladder.
-    fn action(&self) -> Option<Action> {
-        self.fault.row().ladder.get(self.rung)?.acts.get(self.act).copied()
-    }
-
-    fn next_command(&mut self) -> CommandId {
-        self.commands += 1;
-        CommandId(self.id, self.commands)
-    }
-
-    fn stand_on(&mut self, rung: usize) {
-        (self.rung, self.act, self.phase) = (rung, 0, Phase::Deciding);
-    }
-
-    /// After an act: the next of the rung, else the next rung.
-    fn next_act(&mut self, row: &Fault) {
-        self.act += 1;
-        self.phase = Phase::Deciding;
-        if self.action().is_none() && self.rung < row.ladder.len() {
-            self.stand_on(self.rung + 1);
-        }
-    }
-
-    fn finished(&mut self, command: CommandId, outcome: Outcome, at: Time, out: &mut Vec<Command>) {
-        record(self.id, Fact::Finished { command, outcome: outcome.clone() }, at, out);
-        match outcome {
-            Outcome::Failed { .. } => self.stand_on(self.rung + 1),
-            Outcome::Done | Outcome::Unknown { .. } => {
-                let more = self.fault.row().ladder.get(self.rung).is_some_and(|rung| self.act + 1 < rung.acts.len());
-                if more && outcome == Outcome::Done {
-                    self.act += 1;
-                    self.phase = Phase::Deciding;
-                } else {
-                    self.phase = Phase::Verifying { since: at, proven: None };
-                    out.push(Command::Look(Source::Probe));
-                }
-            }
-        }
-    }
-
-    /// What was done did not help: the next rung. What was only watched is thought over from the beginning.
-    fn disproven(&mut self, why: String, at: Time, out: &mut Vec<Command>) {
-        record(self.id, Fact::Disproven { why }, at, out);
-        let watched = self.action().is_some_and(|action| !action.changes());
-        let again = watched
-            && matches!(self.phase, Phase::Verifying { since, .. } if at.since_us(since) < micros(self.fault.row().verify.within));
-        if again || (watched && matches!(self.phase, Phase::Verifying { proven: Some(_), .. })) {
-            // Another life of the process: the manager acts again.
-            self.since = at;
-            self.stand_on(0);
-        } else {
-            self.stand_on(self.rung + 1);
-        }
-    }
-
-    fn restrain(&mut self, guard: Guard, until: Option<Time>, at: Time, out: &mut Vec<Command>) {
-        let action = self.action().unwrap_or(Action::Ignore);
-        record(self.id, Fact::Restrained { action, guard, until }, at, out);
-        self.held_since.get_or_insert(at);
-        self.phase = Phase::Restrained { guard, until };
-    }
-
-    fn close(&mut self, end: End, why: &str, at: Time, out: &mut Vec<Command>) {
-        record(self.id, Fact::Closed { end, why: why.to_owned() }, at, out);
-        self.phase = Phase::Closed;
-    }
-
-    fn why(&self, row: &Fault, runs: bool) -> String {
-        let when = row.ladder.get(self.rung).map_or(When::Always, |rung| rung.when);
-        match when {
-            When::Always => "nothing before it is left".to_owned(),
-            When::ManagerActs if runs => "it runs; to be seen whether it serves".to_owned(),
-            When::ManagerActs => "the manager restarts it; to be seen whether it serves".to_owned(),
-            When::GivenUp => "the manager has given up".to_owned(),
-            When::StaleHolder => "the port is held by a leftover of ours".to_owned(),
-            When::PortFree => "the port is free again".to_owned(),
-            When::Silent => "it runs and does not answer".to_owned(),
-            When::NotYet(what) => what.to_owned(),
-            When::Repeated(times) => format!("{} times, which is {times} or more", self.occurrences),
-        }
-    }
-}
-
-fn record(incident: IncidentId, fact: Fact, at: Time, out: &mut Vec<Command>) {
-    out.push(Command::Record(Entry { at, incident, fact }));
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::watchdog::{
-    incidents::record::Fact,
-    signal::{Exit, Failure, Observation, Ping, UnitState},
+    catalog::Proof,
+    signal::{Exit, Failure, Health, Observation, Ping, Port, UnitState},
 };
 
 const BURST: u32 = 6;

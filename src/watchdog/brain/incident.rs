@@ -1,0 +1,174 @@
+//! Something that is wrong, and how far it has come: where it stands on its ladder, and how it moves on. PURE.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use serde::{Deserialize, Serialize};
+
+use super::Command;
+use crate::watchdog::{
+    catalog::{Action, Fault, FaultId, When},
+    classify::Diagnosis,
+    guards::micros,
+    incidents::record::{CommandId, End, Entry, Fact, Guard, IncidentId, Outcome},
+    signal::{Source, Subject, Time},
+};
+
+/// Something that is wrong, from its first evidence to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Its number.
+    pub id: IncidentId,
+    /// The fault.
+    pub fault: FaultId,
+    /// Of what.
+    pub subject: Subject,
+    /// Since when.
+    pub since: Time,
+    /// How often it was seen.
+    pub occurrences: u32,
+    /// What was seen last.
+    pub evidence: String,
+    pub(super) phase: Phase,
+    /// The rung it stands on, and the act of that rung.
+    pub(super) rung: usize,
+    pub(super) act: usize,
+    /// Commands given so far.
+    pub(super) commands: u32,
+    /// Since when guards forbid what is next.
+    pub(super) held_since: Option<Time>,
+    /// Something was done that the fault must be seen to yield to.
+    pub(super) changed: bool,
+    pub(super) alerted: bool,
+}
+
+/// How far an incident is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Phase {
+    /// The next rung is to be found.
+    Deciding,
+    /// A guard forbids it; thought over at `until`, or at every change of the world.
+    Restrained { guard: Guard, until: Option<Time> },
+    /// Announced, and not cancelled yet.
+    Announced { command: CommandId, until: Time },
+    /// A command was sent.
+    Acting { command: CommandId, until: Time },
+    /// Proof is waited for.
+    Verifying { since: Time, proven: Option<Time> },
+    /// Over.
+    Closed,
+}
+
+impl Incident {
+    /// The story begins.
+    pub(super) fn opened(id: IncidentId, diagnosis: &Diagnosis, at: Time, out: &mut Vec<Command>) -> Self {
+        let Diagnosis { fault, subject, evidence, since } = diagnosis.clone();
+        let opened = Fact::Opened {
+            fault,
+            subject: subject.clone(),
+            evidence: evidence.clone(),
+            detected_after_us: at.since_us(since),
+        };
+        record(id, opened, at, out);
+        Self {
+            id,
+            fault,
+            subject,
+            since,
+            occurrences: 1,
+            evidence,
+            phase: Phase::Deciding,
+            rung: 0,
+            act: 0,
+            commands: 0,
+            held_since: None,
+            changed: false,
+            alerted: false,
+        }
+    }
+
+    /// What is next on the ladder.
+    pub(super) fn action(&self) -> Option<Action> {
+        self.fault.row().ladder.get(self.rung)?.acts.get(self.act).copied()
+    }
+
+    pub(super) fn next_command(&mut self) -> CommandId {
+        self.commands += 1;
+        CommandId(self.id, self.commands)
+    }
+
+    pub(super) fn stand_on(&mut self, rung: usize) {
+        (self.rung, self.act, self.phase) = (rung, 0, Phase::Deciding);
+    }
+
+    /// After an act: the next of the rung, else the next rung.
+    pub(super) fn next_act(&mut self, row: &Fault) {
+        self.act += 1;
+        self.phase = Phase::Deciding;
+        if self.action().is_none() && self.rung < row.ladder.len() {
+            self.stand_on(self.rung + 1);
+        }
+    }
+
+    pub(super) fn finished(&mut self, command: CommandId, outcome: Outcome, at: Time, out: &mut Vec<Command>) {
+        record(self.id, Fact::Finished { command, outcome: outcome.clone() }, at, out);
+        match outcome {
+            Outcome::Failed { .. } => self.stand_on(self.rung + 1),
+            Outcome::Done | Outcome::Unknown { .. } => {
+                let more = self.fault.row().ladder.get(self.rung).is_some_and(|rung| self.act + 1 < rung.acts.len());
+                if more && outcome == Outcome::Done {
+                    self.act += 1;
+                    self.phase = Phase::Deciding;
+                } else {
+                    self.phase = Phase::Verifying { since: at, proven: None };
+                    out.push(Command::Look(Source::Probe));
+                }
+            }
+        }
+    }
+
+    /// What was done did not help: the next rung. What was only watched is thought over from the beginning.
+    pub(super) fn disproven(&mut self, why: String, at: Time, out: &mut Vec<Command>) {
+        record(self.id, Fact::Disproven { why }, at, out);
+        let watched = self.action().is_some_and(|action| !action.changes());
+        let again = watched
+            && matches!(self.phase, Phase::Verifying { since, .. } if at.since_us(since) < micros(self.fault.row().verify.within));
+        if again || (watched && matches!(self.phase, Phase::Verifying { proven: Some(_), .. })) {
+            // Another life of the process: the manager acts again.
+            self.since = at;
+            self.stand_on(0);
+        } else {
+            self.stand_on(self.rung + 1);
+        }
+    }
+
+    pub(super) fn restrain(&mut self, guard: Guard, until: Option<Time>, at: Time, out: &mut Vec<Command>) {
+        let action = self.action().unwrap_or(Action::Ignore);
+        record(self.id, Fact::Restrained { action, guard, until }, at, out);
+        self.held_since.get_or_insert(at);
+        self.phase = Phase::Restrained { guard, until };
+    }
+
+    pub(super) fn close(&mut self, end: End, why: &str, at: Time, out: &mut Vec<Command>) {
+        record(self.id, Fact::Closed { end, why: why.to_owned() }, at, out);
+        self.phase = Phase::Closed;
+    }
+
+    pub(super) fn why(&self, row: &Fault, runs: bool) -> String {
+        let when = row.ladder.get(self.rung).map_or(When::Always, |rung| rung.when);
+        match when {
+            When::Always => "nothing before it is left".to_owned(),
+            When::ManagerActs if runs => "it runs; to be seen whether it serves".to_owned(),
+            When::ManagerActs => "the manager restarts it; to be seen whether it serves".to_owned(),
+            When::GivenUp => "the manager has given up".to_owned(),
+            When::StaleHolder => "the port is held by a leftover of ours".to_owned(),
+            When::PortFree => "the port is free again".to_owned(),
+            When::Silent => "it runs and does not answer".to_owned(),
+            When::NotYet(what) => what.to_owned(),
+            When::Repeated(times) => format!("{} times, which is {times} or more", self.occurrences),
+        }
+    }
+}
+
+pub(super) fn record(incident: IncidentId, fact: Fact, at: Time, out: &mut Vec<Command>) {
+    out.push(Command::Record(Entry { at, incident, fact }));
+}
