@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use self::incident::Incident;
 use self::incident::{Phase, record};
 use super::{
-    catalog::{Action, FaultId, Severity},
+    catalog::{Action, FaultId, Proof, Severity},
     classify::{Diagnosis, Numbers, World},
     guards::{Patterns, micros},
     incidents::record::{CommandId, End, Entry, Fact, Guard, IncidentId, Outcome},
@@ -168,8 +168,10 @@ pub struct Brain {
 enum Part {
     /// A guard.
     Guard(Guard),
-    /// Positive evidence is asked for.
-    Proof,
+    /// Positive evidence of this kind is asked for.
+    Proof(Proof),
+    /// What speaks against it is looked for.
+    Disproof(Proof),
     /// The same fault again speaks against what was done.
     Recurrence,
     /// It must stay away for a while.

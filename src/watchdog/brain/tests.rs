@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::watchdog::{
-    catalog::Proof,
+    catalog::{Proof, faults},
     signal::{Exit, Failure, Health, Observation, Ping, Port, UnitState},
 };
 
@@ -42,6 +42,8 @@ enum Event {
     Hear(What),
     /// A probe is due.
     Probe,
+    /// Its answers are late from now on, or in time again.
+    Slow(bool),
     /// Only if the proxy is still this run.
     Dies {
         run: u32,
@@ -120,6 +122,8 @@ struct Sim {
     restarts_itself: bool,
     // The proxy.
     hung: bool,
+    /// It answers, but late.
+    late: bool,
     fragile: u64,
     /// Every run hangs after this long.
     hangs_after: Option<u64>,
@@ -136,11 +140,59 @@ struct Sim {
     flying: BTreeMap<CommandId, Subject>,
     used: BTreeSet<CommandId>,
     acts: BTreeMap<String, Vec<u64>>,
-    /// Open incidents, and since when they are proven to be over.
-    open: BTreeMap<IncidentId, (FaultId, Subject, Option<u64>)>,
+    /// Open incidents.
+    open: BTreeMap<IncidentId, Story>,
     ends: BTreeMap<End, u32>,
     served_at: u64,
+    prompt_at: u64,
     listening_at: u64,
+    /// What the brain was told last.
+    told: Told,
+}
+
+/// What the brain was told last, and has not lost sight of since.
+#[derive(Default)]
+struct Told {
+    health: Option<(Time, Health)>,
+    units: BTreeMap<Unit, Active>,
+}
+
+impl Told {
+    fn hears(&mut self, what: &What) {
+        let signal = match what {
+            What::Began { .. } => return *self = Self::default(),
+            What::Signal(signal) => signal,
+            _ => return,
+        };
+        match &signal.observation {
+            Observation::Health(health) => self.health = Some((signal.at, *health)),
+            Observation::Unit(state) => drop(self.units.insert(state.unit, state.active)),
+            Observation::Sight { of: Source::Probe, blind: Some(_) } => self.health = None,
+            Observation::Sight { of: Source::Units, blind: Some(_) } => self.units.clear(),
+            _ => {}
+        }
+    }
+
+    /// Whether it speaks against what was done before `since`.
+    fn contradicts(&self, proof: Proof, since: u64) -> bool {
+        let health = self.health.filter(|(at, _)| at.mono_us > since).map(|(_, health)| health);
+        match (proof, health) {
+            (Proof::Listening, _) => self.units.get(&Unit::Socket).is_some_and(|socket| *socket != Active::Active),
+            (Proof::Prompt, Some(Health::Served { elapsed_us, .. })) if elapsed_us >= SECOND_US => true,
+            (_, health) => health == Some(Health::Silent),
+        }
+    }
+}
+
+/// An open incident, as far as it was told.
+#[derive(Debug, Clone)]
+struct Story {
+    fault: FaultId,
+    subject: Subject,
+    /// Since when it is proven to be over.
+    proven: Option<u64>,
+    /// Since when something is to help, or to be seen.
+    since: u64,
 }
 
 impl Sim {
@@ -176,6 +228,7 @@ impl Sim {
             bites: kind == Kind::Common && !random.one_in(3),
             restarts_itself: true,
             hung: false,
+            late: false,
             fragile: if random.one_in(3) { 1 + random.below(8) } else { 0 },
             hangs_after: None,
             slow: false,
@@ -191,7 +244,9 @@ impl Sim {
             open: BTreeMap::new(),
             ends: BTreeMap::new(),
             served_at: 0,
+            prompt_at: 0,
             listening_at: 0,
+            told: Told::default(),
             random,
         };
         if sim.random.one_in(3) {
@@ -359,7 +414,8 @@ impl Sim {
                     let (health, ping) = if self.hung {
                         (Health::Silent, Ping::Silent)
                     } else {
-                        (Health::Served { elapsed_us: 900, pid: self.run }, Ping::Answered)
+                        let elapsed_us = if self.late { 3 * SECOND_US } else { 900 };
+                        (Health::Served { elapsed_us, pid: self.run }, Ping::Answered)
                     };
                     self.tell(Source::Probe, Observation::Ping(ping), false);
                     self.tell(Source::Probe, Observation::Health(health), false);
@@ -379,6 +435,7 @@ impl Sim {
                     }
                 }
             }
+            Event::Slow(late) => self.late = late,
             Event::Bites { run } => {
                 if self.hung && self.proxy == Active::Active && run == self.run {
                     self.dies("watchdog", 9);
@@ -555,6 +612,10 @@ impl Sim {
 
     fn step(&mut self, what: What) -> Result<(), String> {
         let input = Input { at: self.now, what };
+        self.told.hears(&input.what);
+        if matches!(input.what, What::Began { .. }) {
+            self.open.values_mut().for_each(|story| story.since = self.now.mono_us);
+        }
         let said = self.brain.step(&input);
         self.heard.push((input, said.clone()));
         for command in &said {
@@ -565,7 +626,13 @@ impl Sim {
                 Command::Act(order) => {
                     let lost = self.random.one_in(15);
                     let wait = self.random.below(2 * SECOND_US);
-                    self.later(wait, Event::Execute { order, lost });
+                    if self.random.one_in(20) {
+                        // It never comes to where it should be carried out.
+                        let outcome = Outcome::Unknown { why: "nobody answered".to_owned() };
+                        self.later(wait, Event::Finished { order, outcome, lost });
+                    } else {
+                        self.later(wait, Event::Execute { order, lost });
+                    }
                 }
                 Command::Look(Source::Processes) => {
                     let port = match (self.port_held, self.socket) {
@@ -603,7 +670,7 @@ impl Sim {
                 if self.stopped_and_known() {
                     return Err(format!("{order:?} though a person stopped it"));
                 }
-                let Some((fault, subject, _)) = self.open.get(&order.command.0).cloned() else {
+                let Some(Story { fault, subject, .. }) = self.open.get(&order.command.0).cloned() else {
                     return Err(format!("{order:?} without an incident"));
                 };
                 let budget = fault.row().budget;
@@ -641,26 +708,41 @@ impl Sim {
     }
 
     fn check_story(&mut self, fact: &Fact, id: IncidentId) -> Result<(), String> {
+        let now = self.now.mono_us;
+        let (served, prompt, listening) = (self.served_at, self.prompt_at, self.listening_at);
         let known = self.open.get_mut(&id);
         match (fact, known) {
             (Fact::Opened { fault, subject, .. }, None) => {
-                self.open.insert(id, (*fault, subject.clone(), None));
+                let story = Story { fault: *fault, subject: subject.clone(), proven: None, since: now };
+                self.open.insert(id, story);
             }
             (_, None) | (Fact::Opened { .. }, Some(_)) => return Err(format!("{id}: {fact:?} out of place")),
-            (Fact::Proven { proof, .. }, Some(incident)) => {
-                incident.2 = Some(self.now.mono_us);
-                let seen = if *proof == Proof::Listening { self.listening_at } else { self.served_at };
-                if self.now.mono_us - seen > 12 * SECOND_US {
+            (Fact::Proven { proof, .. }, Some(story)) => {
+                story.proven = Some(now);
+                let seen = match proof {
+                    Proof::Serving => served,
+                    Proof::Prompt => prompt,
+                    Proof::Listening => listening,
+                    Proof::Completed | Proof::Repaired | Proof::None => 0,
+                };
+                if now - seen > 12 * SECOND_US {
                     return Err(format!("{id}: proven by nothing"));
                 }
             }
-            (Fact::Again { .. } | Fact::Disproven { .. } | Fact::Decided { .. }, Some(incident)) => incident.2 = None,
-            (Fact::Closed { end, .. }, Some(incident)) => {
+            (Fact::Again { .. } | Fact::Disproven { .. }, Some(story)) => story.proven = None,
+            (Fact::Decided { .. } | Fact::Finished { .. }, Some(story)) => {
+                (story.proven, story.since) = (None, now);
+            }
+            (Fact::Closed { end, .. }, Some(story)) => {
+                let row = story.fault.row();
                 if *end == End::Healed {
-                    let Some(proven) = incident.2 else { return Err(format!("{id}: healed without proof")) };
-                    if self.now.mono_us - proven < micros(incident.0.row().verify.quiet) {
+                    let Some(proven) = story.proven else { return Err(format!("{id}: healed without proof")) };
+                    if now - proven < micros(row.verify.quiet) {
                         return Err(format!("{id}: healed too early"));
                     }
+                }
+                if *end == End::Unproven && self.told.contradicts(row.verify.proof, story.since) {
+                    return Err(format!("{id}: left open though it was seen not to help"));
                 }
                 *self.ends.entry(*end).or_default() += 1;
                 self.open.remove(&id);
@@ -682,6 +764,9 @@ impl Sim {
             self.now = self.now.plus_us(next - self.now.mono_us);
             if self.proxy == Active::Active && !self.hung {
                 self.served_at = next;
+                if !self.late {
+                    self.prompt_at = next;
+                }
             }
             if self.socket == Active::Active {
                 self.listening_at = next;
@@ -708,7 +793,7 @@ impl Sim {
             if self.random.one_in(20) {
                 self.later(at + 5 * SECOND_US, Event::PortLeft);
             }
-            let event = match self.random.below(14) {
+            let event = match self.random.below(15) {
                 0 | 1 => Event::Dies { run: 0, result: "signal", status: 9 },
                 2 => Event::Dies { run: 0, result: "exit-code", status: 1 },
                 3 | 4 => Event::Hangs { run: 0 },
@@ -720,6 +805,11 @@ impl Sim {
                 9 => Event::Pause { us: self.random.below(100 * SECOND_US) },
                 10 => Event::Cancel,
                 11 | 12 => Event::WatchdogDies,
+                13 => {
+                    let lasts = self.random.below(60 * SECOND_US);
+                    self.later(at + lasts, Event::Slow(false));
+                    Event::Slow(true)
+                }
                 _ => Event::Blind([Source::Units, Source::Journal, Source::Probe][self.random.below(3) as usize], true),
             };
             self.later(at, event);
@@ -756,7 +846,7 @@ impl Sim {
             }
             self.run_until(at + 1)?;
         }
-        (self.fragile, self.hangs_after, self.slow) = (0, None, false);
+        (self.fragile, self.hangs_after, self.slow, self.late) = (0, None, false, false);
         self.port_held = None;
         self.run_until(end + 4000 * SECOND_US)?;
         self.replay()?;
@@ -808,7 +898,12 @@ fn every_guard_and_every_verification_is_needed() {
         Guard::Busy,
         Guard::UserStop,
     ];
-    let parts = guards.map(Part::Guard).into_iter().chain([Part::Proof, Part::Recurrence, Part::Quiet]);
+    // Each kind of proof that a row which can fire goes by.
+    let mut kinds: Vec<Proof> = faults().filter(|row| row.can_fire()).map(|row| row.verify.proof).collect();
+    kinds.sort_by_key(|kind| kind.words());
+    kinds.dedup();
+    let proofs = kinds.into_iter().flat_map(|kind| [Part::Proof(kind), Part::Disproof(kind)]);
+    let parts = guards.map(Part::Guard).into_iter().chain(proofs).chain([Part::Recurrence, Part::Quiet]);
     let unnoticed: Vec<Part> =
         parts.filter(|part| (0..WORLDS_MAX).all(|seed| world(seed, Some(*part)).is_ok())).collect();
     assert!(unnoticed.is_empty(), "nothing noticed that these were missing: {unnoticed:?}");

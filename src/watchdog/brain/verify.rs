@@ -26,9 +26,10 @@ impl Brain {
             }
             return;
         }
-        if self.proof(row.verify.proof, since) || !self.has(Part::Proof) {
+        let kind = row.verify.proof;
+        if self.proof(kind, since) || !self.has(Part::Proof(kind)) {
             let after_us = at.since_us(incident.since);
-            record(incident.id, Fact::Proven { proof: row.verify.proof, after_us }, at, out);
+            record(incident.id, Fact::Proven { proof: kind, after_us }, at, out);
             incident.phase = Phase::Verifying { since, proven: Some(at) };
             return;
         }
@@ -39,7 +40,7 @@ impl Brain {
         if at.since_us(since) < micros(row.verify.within) {
             return;
         }
-        match self.disproof(row.verify.proof, since) {
+        match self.disproof(kind, since).filter(|_| self.has(Part::Disproof(kind))) {
             Some(why) => incident.disproven(why, at, out),
             None => incident.close(End::Unproven, "nothing was seen that proves anything", at, out),
         }
