@@ -4,16 +4,18 @@
 //!             ┌─────────── guard ◄──────────────┐
 //!             ▼                                 │
 //! Diagnosis → Deciding → Announced → Acting → Verifying → Closed
-//!             ▲    │                   │          │
-//!             │    └── alert ──────────┴──────────┘
+//!             ▲ ▲  │                   │          │
+//!             │ │  └── alert ──────────┴──────────┘
+//!             │ └► Consulting: no rule has an action left
 //!             └── next rung: it failed, or the fault came again
 //! ```
 //!
 //! The same inputs give the same commands, byte for byte. Whoever drives it records what it says before anything is sent.
 //! Here is what comes in and goes out, and the walk through the phases; `brain/` has the incident that walks, its ladder
-//! with what guards it, and the verification.
+//! with what guards it, whom it asks, and the verification.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod advice;
 mod incident;
 mod ladder;
 mod verify;
@@ -25,10 +27,10 @@ use serde::{Deserialize, Serialize};
 pub use self::incident::Incident;
 use self::incident::{Phase, record};
 use super::{
-    catalog::{Action, FaultId, Proof, Severity},
+    catalog::{Action, FaultId, Proof, Severity, Tier},
     classify::{Diagnosis, Numbers, World},
     guards::{Patterns, micros},
-    incidents::record::{CommandId, End, Entry, Fact, Guard, IncidentId, Outcome},
+    incidents::record::{CommandId, End, Entry, Fact, Guard, IncidentId, Outcome, Verified},
     signal::{Active, Process, SECOND_US, Signal, Source, Subject, Time, Unit},
 };
 
@@ -74,6 +76,17 @@ pub enum What {
         enabled: bool,
         /// It does not, whatever is said: a dry run.
         only_watch: bool,
+    },
+    /// The answer to a [`Command::Consult`].
+    Advice {
+        /// For which incident.
+        incident: IncidentId,
+        /// Who was asked.
+        tier: Tier,
+        /// What is advised; `None`: nothing is known.
+        action: Option<Action>,
+        /// Why.
+        why: String,
     },
     /// A person does not want what was announced.
     Cancel {
@@ -124,6 +137,28 @@ pub enum Command {
     },
     /// Look now instead of when it is due.
     Look(Source),
+    /// Ask for advice and tell it with [`What::Advice`]; who takes long is not waited for.
+    Consult {
+        /// For which incident.
+        incident: IncidentId,
+        /// Whom.
+        tier: Tier,
+        /// The kind of trouble: words of ours.
+        pattern: String,
+        /// What was done already and did not help.
+        tried: Vec<Action>,
+    },
+    /// Keep whether this helped.
+    Learn {
+        /// Which command; each is told once, and again if the same inputs are heard again.
+        command: CommandId,
+        /// Against which kind of trouble.
+        pattern: String,
+        /// What was done.
+        action: Action,
+        /// Whether it helped.
+        outcome: Verified,
+    },
 }
 
 /// An action to be carried out; leaves no choice.
@@ -153,6 +188,8 @@ pub struct Brain {
     wished: Option<bool>,
     /// The boot that the monotonic clock belongs to.
     boot: String,
+    /// Whether a model is asked where fixes know nothing.
+    asks_ai: bool,
     /// Diagnoses dropped because too many incidents were open.
     pub dropped: u64,
     /// When it last heard of anything.
@@ -184,6 +221,12 @@ impl Brain {
         Self { numbers, observe_only, ..Self::default() }
     }
 
+    /// Lets it ask a model where fixes that helped before know nothing.
+    #[must_use]
+    pub fn asking_ai(self, asks_ai: bool) -> Self {
+        Self { asks_ai, ..self }
+    }
+
     /// What is open.
     pub fn open(&self) -> impl Iterator<Item = &Incident> {
         self.open.values()
@@ -210,7 +253,7 @@ impl Brain {
     /// Whether a [`What::Cancel`] of the incident would change anything.
     pub fn can_cancel(&self, id: IncidentId) -> bool {
         let phase = self.open.get(&id).map(|incident| &incident.phase);
-        matches!(phase, Some(Phase::Announced { .. } | Phase::Restrained { .. } | Phase::Deciding))
+        phase.is_some_and(Phase::can_be_cancelled)
     }
 
     /// Until when nothing is to be done, in microseconds since 1970; it may have passed.
@@ -240,6 +283,9 @@ impl Brain {
                 self.numbers.clone_from(numbers);
                 self.observe_only = *only_watch || !self.wished.unwrap_or(*enabled);
             }
+            What::Advice { incident, tier, action, why } => {
+                self.advice(*incident, *tier, *action, why, at, &mut out);
+            }
             What::Cancel { incident } => self.cancel(*incident, at, &mut out),
             What::Pause { until_wall_us } => self.paused_until_wall_us = *until_wall_us,
             What::Resume => self.paused_until_wall_us = 0,
@@ -267,7 +313,9 @@ impl Brain {
                 let end = incident.held_since.map(|since| since.plus_us(HELD_TIME_MAX_US));
                 [*until, end].into_iter().flatten().min()
             }
-            Phase::Announced { until, .. } | Phase::Acting { until, .. } => Some(*until),
+            Phase::Consulting { until, .. } | Phase::Announced { until, .. } | Phase::Acting { until, .. } => {
+                Some(*until)
+            }
             Phase::Verifying { since, proven: None } => Some(since.plus_us(micros(row.verify.within))),
             Phase::Verifying { proven: Some(proven), .. } => Some(proven.plus_us(micros(row.verify.quiet))),
         };
@@ -284,6 +332,7 @@ impl Brain {
         if let Some(incident) = known {
             incident.occurrences += 1;
             incident.evidence.clone_from(&diagnosis.evidence);
+            incident.cause = diagnosis.cause.to_owned();
             let again = Fact::Again { evidence: diagnosis.evidence.clone(), occurrences: incident.occurrences };
             record(incident.id, again, at, out);
             if recurrence && matches!(incident.phase, Phase::Verifying { .. }) {
@@ -329,8 +378,12 @@ impl Brain {
             match incident.phase {
                 Phase::Announced { .. } => incident.phase = Phase::Deciding,
                 Phase::Verifying { .. } => incident.phase = Phase::Verifying { since: at, proven: None },
-                // What was sent may still be under way at the manager: live until its time is over.
-                Phase::Acting { .. } | Phase::Deciding | Phase::Restrained { .. } | Phase::Closed => {}
+                // What was sent may still be under way at the manager: live until its time is over. Nobody is asked twice.
+                Phase::Acting { .. }
+                | Phase::Consulting { .. }
+                | Phase::Deciding
+                | Phase::Restrained { .. }
+                | Phase::Closed => {}
             }
         }
         out.push(Command::Look(Source::Probe));
@@ -338,7 +391,7 @@ impl Brain {
 
     fn cancel(&mut self, id: IncidentId, at: Time, out: &mut Vec<Command>) {
         let Some(incident) = self.open.get_mut(&id) else { return };
-        if matches!(incident.phase, Phase::Announced { .. } | Phase::Restrained { .. } | Phase::Deciding) {
+        if incident.phase.can_be_cancelled() {
             let action = incident.action().unwrap_or(Action::Ignore);
             record(id, Fact::Restrained { action, guard: Guard::Cancelled, until: None }, at, out);
             incident.close(End::Held, Guard::Cancelled.words(), at, out);
@@ -399,13 +452,18 @@ impl Brain {
                     incident.phase = Phase::Deciding;
                 }
             }
+            Phase::Consulting { tier, until } => {
+                if at >= until {
+                    incident.advise(tier, None, "nobody answered in time", at, out);
+                }
+            }
             Phase::Announced { command, until } => {
                 if self.rung_holds(incident, row, at) == Some(false) {
                     record(incident.id, Fact::Disproven { why: "it is not needed any more".to_owned() }, at, out);
                     return incident.stand_on(0);
                 }
                 if let Some((guard, until)) = self.guard(incident, row, at) {
-                    return incident.restrain(guard, until, at, out);
+                    return incident.held_back(guard, until, at, out);
                 }
                 if at >= until {
                     self.send(incident, row, command, at, out);

@@ -131,6 +131,22 @@ pub enum Severity {
     Critical,
 }
 
+impl Cause {
+    /// In a word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Killed => "killed",
+            Self::Crashed => "crashed",
+            Self::Panicked => "panicked",
+            Self::Exited => "exited",
+            Self::Hung => "hung",
+            Self::OutOfMemory => "out-of-memory",
+            Self::TimedOut => "timed-out",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl Severity {
     /// Its word, on the bus and in files.
     pub const fn word(self) -> &'static str {
@@ -298,6 +314,12 @@ impl Action {
                 | Self::WaitRetryAfter
                 | Self::RetryWithBackoff
         )
+    }
+
+    /// Whether a fix that helped before, or a model, may choose it. The others that change something are for a rule or a
+    /// person; chosen all the same, they are a suggestion.
+    pub const fn may_be_advised(self) -> bool {
+        self.changes() && !matches!(self, Self::KillStaleProcesses | Self::RegenerateConfig | Self::CleanupCodexStale)
     }
 
     /// Whether it costs one of the starts that the manager allows.

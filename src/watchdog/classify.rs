@@ -32,6 +32,8 @@ pub struct Diagnosis {
     pub subject: Subject,
     /// What was seen, in words; no text of others.
     pub evidence: String,
+    /// The cause, coarsely, in a word of ours: `killed`, `panic`. The same words for the same trouble.
+    pub cause: &'static str,
     /// Since when it is so, as far as known.
     pub since: Time,
 }
@@ -258,6 +260,7 @@ impl World {
                         fault,
                         subject: Subject::Proxy,
                         evidence: format!("the socket failed: {}", state.result),
+                        cause: "port-taken",
                         since: at,
                     })
                     .collect()
@@ -278,6 +281,7 @@ impl World {
                 fault,
                 subject: Subject::Proxy,
                 evidence: "the manager does not start it any more".to_owned(),
+                cause: "given-up",
                 since: at,
             })
             .collect()
@@ -314,6 +318,7 @@ impl World {
                 fault,
                 subject: Subject::Proxy,
                 evidence: format!("{silent} probes and calls in a row without an answer"),
+                cause: "silent",
                 since: at,
             })
             .collect()
@@ -334,7 +339,7 @@ impl World {
                 let (threshold, window_us) = numbers.of(row);
                 if self.count(&format!("{fault} {subject}"), at, window_us) >= threshold {
                     let evidence = format!("signal {name}");
-                    found.push(Diagnosis { fault, subject, evidence, since: at });
+                    found.push(Diagnosis { fault, subject, evidence, cause: name, since: at });
                 }
             }
         }
@@ -374,6 +379,12 @@ impl World {
             Active::Failed | Active::Inactive => self.active(Unit::Socket) == Active::Active,
             Active::Unknown => false,
         }
+    }
+
+    /// The manager starts the proxy, or just did: whether that helps is to be seen first, and it may need the starts that
+    /// are left.
+    pub fn manager_just_acted(&self, now: Time) -> bool {
+        (!self.runs() && self.manager_acts()) || self.ledger.started_within(10 * SECOND_US, now)
     }
 
     /// The manager does not start the proxy any more.
@@ -436,7 +447,13 @@ impl World {
 
 fn died(cause: Cause, status: i32, at: Time) -> Vec<Diagnosis> {
     rows(|evidence| matches!(evidence, Evidence::Death(causes) if causes.contains(&cause)))
-        .map(|fault| Diagnosis { fault, subject: Subject::Proxy, evidence: cause_words(cause, status), since: at })
+        .map(|fault| Diagnosis {
+            fault,
+            subject: Subject::Proxy,
+            evidence: cause_words(cause, status),
+            cause: cause.word(),
+            since: at,
+        })
         .collect()
 }
 

@@ -85,6 +85,11 @@ impl Ledger {
         u32::try_from(self.starts.iter().filter(|(at, _)| *at >= from && *at <= now.mono_us).count()).ok()
     }
 
+    /// Whether a start was attempted within the last `us` microseconds.
+    pub fn started_within(&self, us: u64, now: Time) -> bool {
+        self.starts.back().is_some_and(|(at, _)| at + us > now.mono_us)
+    }
+
     /// Whether one start more may be asked for.
     pub fn verdict(&self, now: Time) -> Verdict {
         let Some((burst, interval_us)) = self.limit else { return Verdict::Incomplete };

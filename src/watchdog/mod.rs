@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod classify;
 pub mod desktop;
 pub mod face;
+pub mod fixes;
 pub mod guards;
 pub mod hands;
 pub mod incidents;

@@ -27,13 +27,14 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     brain::{Brain, Command, Input, What},
-    catalog::{Action, FaultId, Severity},
+    catalog::{Action, FaultId, Severity, Tier},
     classify::Numbers,
     desktop::{self, Notice},
     face::Face,
     hands::{Done, Hands},
     incidents::{
         book::Book,
+        fixbook::FixBook,
         history::Summary,
         record::{CommandId, End, Entry, Fact, IncidentId, Outcome, line},
         store::{self, StoreError},
@@ -107,6 +108,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let mut watchdog = Watchdog {
         brain: brain.unwrap_or_default(),
         book,
+        fixes: options.state.as_deref().map(FixBook::open).unwrap_or_default(),
         hands,
         stories: BTreeMap::new(),
         actions: BTreeMap::new(),
@@ -173,6 +175,7 @@ fn cursor(dir: &std::path::Path) -> Option<String> {
 struct Watchdog {
     brain: Brain,
     book: Option<Book>,
+    fixes: FixBook,
     hands: Hands,
     /// What is open, without what was told of it.
     stories: BTreeMap<IncidentId, Summary>,
@@ -364,6 +367,21 @@ impl Watchdog {
                 self.pass(News::Alert { incident, fault, severity, text });
             }
             Command::Look(source) => self.hands.look(source),
+            Command::Consult { incident, tier, pattern, tried } => {
+                let advised = match tier {
+                    Tier::Fixes => self.fixes.advise(&pattern, &tried),
+                    // Rules do not ask rules, and no model is asked.
+                    Tier::Rules | Tier::Ai => None,
+                };
+                let (action, why) = match advised {
+                    Some((action, why)) => (Some(action), why),
+                    None => (None, "nothing is known that helped".to_owned()),
+                };
+                self.waiting.push_back(What::Advice { incident, tier, action, why });
+            }
+            Command::Learn { command, pattern, action, outcome } => {
+                self.fixes.learn(command, &pattern, action, outcome);
+            }
         }
     }
 
@@ -403,7 +421,12 @@ impl Watchdog {
                 }
             }
             Fact::Restrained { .. } | Fact::Disproven { .. } => self.pass(News::Settled { incident }),
-            Fact::Decided { .. } | Fact::Announced { .. } | Fact::Proven { .. } | Fact::Alerted { .. } => {}
+            Fact::Decided { .. }
+            | Fact::NoAdvice { .. }
+            | Fact::Suggested { .. }
+            | Fact::Announced { .. }
+            | Fact::Proven { .. }
+            | Fact::Alerted { .. } => {}
         }
     }
 
@@ -460,7 +483,7 @@ impl Watchdog {
             state,
             trouble: trouble.join("\n"),
             enabled: !self.brain.only_watches(),
-            tiers: [true, false, false],
+            tiers: [true, true, false],
             open: u32::try_from(self.stories.len()).unwrap_or(u32::MAX),
             pending: self.brain.pending(),
             starts: self.brain.world().ledger.in_window(at),

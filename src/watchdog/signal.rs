@@ -105,17 +105,32 @@ pub enum Subject {
     Watchdog,
 }
 
+impl Subject {
+    /// What kind of thing it is, without its name.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Route(_) => "route",
+            Self::Provider(_) => "provider",
+            Self::Account(_) => "account",
+            Self::Model(_) => "model",
+            Self::Codex(_) => "codex",
+            Self::File(_) => "file",
+            Self::Watchdog => "watchdog",
+        }
+    }
+}
+
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Proxy => f.write_str("proxy"),
-            Self::Watchdog => f.write_str("watchdog"),
-            Self::Route(name) => write!(f, "route {name}"),
-            Self::Provider(name) => write!(f, "provider {name}"),
-            Self::Account(name) => write!(f, "account {name}"),
-            Self::Model(name) => write!(f, "model {name}"),
-            Self::Codex(name) => write!(f, "codex {name}"),
-            Self::File(name) => write!(f, "file {name}"),
+            Self::Proxy | Self::Watchdog => f.write_str(self.kind()),
+            Self::Route(name)
+            | Self::Provider(name)
+            | Self::Account(name)
+            | Self::Model(name)
+            | Self::Codex(name)
+            | Self::File(name) => write!(f, "{} {name}", self.kind()),
         }
     }
 }

@@ -231,9 +231,11 @@ fn done(fact: &Fact) -> Option<String> {
             Outcome::Failed { why } => format!("that could not be done: {why}"),
             Outcome::Unknown { why } => format!("whether that was done is not known: {why}"),
         }),
+        Fact::Suggested { action, why, .. } => Some(format!("suggests to {}: {why}", action.words())),
         Fact::Alerted { text } => Some(format!("told you: {text}")),
         Fact::Opened { .. }
         | Fact::Again { .. }
+        | Fact::NoAdvice { .. }
         | Fact::Proven { .. }
         | Fact::Disproven { .. }
         | Fact::Closed { .. } => None,
@@ -246,6 +248,8 @@ fn verified(fact: &Fact) -> Option<String> {
         Fact::Opened { .. }
         | Fact::Again { .. }
         | Fact::Decided { .. }
+        | Fact::NoAdvice { .. }
+        | Fact::Suggested { .. }
         | Fact::Restrained { .. }
         | Fact::Announced { .. }
         | Fact::Commanded { .. }

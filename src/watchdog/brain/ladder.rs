@@ -3,7 +3,7 @@
 
 use super::{Brain, Command, Incident, Order, Part, Phase, record};
 use crate::watchdog::{
-    catalog::{Action, Fault, When},
+    catalog::{Action, Fault, Tier, When},
     guards::Verdict,
     incidents::record::{CommandId, End, Fact, Guard},
     signal::{Active, Port, SECOND_US, Source, Subject, Time, Unit},
@@ -39,32 +39,20 @@ impl Brain {
             return incident.close(end, why, at, out);
         };
         if let Some((guard, until)) = self.guard(incident, row, at) {
-            match guard {
-                // For good: what is left is to tell a person.
-                Guard::Budget => {
-                    record(incident.id, Fact::Restrained { action, guard, until }, at, out);
-                    return incident.stand_on(incident.rung + 1);
-                }
-                Guard::ObserveOnly => {
-                    record(incident.id, Fact::Restrained { action, guard, until: None }, at, out);
-                    return incident.close(End::Held, guard.words(), at, out);
-                }
-                Guard::Pause
-                | Guard::RestartLedger
-                | Guard::LedgerIncomplete
-                | Guard::CoolDown
-                | Guard::Busy
-                | Guard::Evidence
-                | Guard::Cancelled
-                | Guard::UserStop => return incident.restrain(guard, until, at, out),
-            }
+            return incident.held_back(guard, until, at, out);
+        }
+        if let Some(tier) = self.whom_to_ask(incident, row, at) {
+            return incident.consult(tier, at, out);
         }
         if action == Action::AlertUser && incident.alerted {
             // Once is enough.
             return incident.next_act(row);
         }
-        let why = incident.why(row, self.world.runs());
-        record(incident.id, Fact::Decided { tier: row.start, action, why }, at, out);
+        let (tier, why) = match &incident.advised {
+            Some(advised) => (advised.tier, advised.why.clone()),
+            None => (Tier::Rules, incident.why(row, self.world.runs())),
+        };
+        record(incident.id, Fact::Decided { tier, action, why }, at, out);
         if action == Action::AlertUser {
             let text = self.alert_text(incident, row);
             record(incident.id, Fact::Alerted { text: text.clone() }, at, out);
@@ -106,12 +94,11 @@ impl Brain {
         record(incident.id, Fact::Commanded { command, action }, at, out);
         let subject = incident.subject.clone();
         // One attempt of the row, however many acts its rung has.
-        if incident.act == 0 {
+        if incident.begins_attempt() {
             self.patterns.acted(incident.fault, &subject, at, &row.budget);
         }
-        incident.held_since = None;
+        incident.sends(command, action);
         out.push(Command::Act(Order { command, action, subject, process }));
-        incident.changed = true;
         incident.phase = Phase::Acting { command, until: at.plus_us(OUTCOME_TIME_MAX_US) };
     }
 
@@ -164,11 +151,14 @@ impl Brain {
             return Some((Guard::Busy, None));
         }
         // Further acts of a rung belong to the attempt that began with the first.
-        if incident.act == 0
-            && let Some((guard, until)) = self.patterns.guard(incident.fault, &incident.subject, at, &row.budget)
-            && self.has(Part::Guard(guard))
+        if incident.begins_attempt()
+            && let Some((guard, until)) = self.rests(incident, row, at)
         {
             return Some((guard, Some(until)));
+        }
+        let advised = incident.advised.is_some();
+        if advised && action.starts() && self.has(Part::Guard(Guard::Busy)) && self.world.manager_just_acted(at) {
+            return Some((Guard::Busy, None));
         }
         if action.starts() {
             match self.world.ledger.verdict(at) {
@@ -182,6 +172,12 @@ impl Brain {
             }
         }
         None
+    }
+
+    /// Whether the row has acted often or lately enough.
+    pub(super) fn rests(&self, incident: &Incident, row: &Fault, at: Time) -> Option<(Guard, Time)> {
+        let rests = self.patterns.guard(incident.fault, &incident.subject, at, &row.budget);
+        rests.filter(|(guard, _)| self.has(Part::Guard(*guard)))
     }
 
     /// Whether another incident has an action on the subject announced or under way.
@@ -202,6 +198,8 @@ impl Brain {
         };
         // Its last paragraph says what to do.
         let advice = row.help.rsplit("\n\n").next().unwrap_or_default().replace('\n', " ");
-        format!("{}: {}.{holder} {advice}", row.title, incident.evidence)
+        let suggested = incident.suggested.map(|action| format!(" It was suggested to do {}.", action.word()));
+        let suggested = suggested.unwrap_or_default();
+        format!("{}: {}.{holder}{suggested} {advice}", row.title, incident.evidence)
     }
 }

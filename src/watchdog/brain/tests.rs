@@ -142,7 +142,11 @@ struct Sim {
     acts: BTreeMap<String, Vec<u64>>,
     /// Open incidents.
     open: BTreeMap<IncidentId, Story>,
+    /// Those that ended in this step.
+    over: BTreeMap<IncidentId, Story>,
     ends: BTreeMap<End, u32>,
+    /// What became of what was advised.
+    advised: BTreeMap<Verified, u32>,
     served_at: u64,
     prompt_at: u64,
     listening_at: u64,
@@ -193,6 +197,15 @@ struct Story {
     proven: Option<u64>,
     /// Since when something is to help, or to be seen.
     since: u64,
+    /// Who was asked for advice.
+    asked: Vec<Tier>,
+    /// Who decided what is next.
+    tier: Tier,
+    /// What was done.
+    tried: Vec<Action>,
+    /// The last command, until it is said whether it helped.
+    judged: Option<(CommandId, Action)>,
+    end: Option<End>,
 }
 
 impl Sim {
@@ -204,7 +217,7 @@ impl Sim {
             _ => Kind::Common,
         };
         let observe_only = kind == Kind::Common && random.one_in(20);
-        let mut brain = Brain::new(Numbers::default(), observe_only);
+        let mut brain = Brain::new(Numbers::default(), observe_only).asking_ai(random.one_in(3));
         brain.without = without;
         let now = Time { mono_us: 1_000 * SECOND_US, wall_us: 1_700_000_000 * SECOND_US };
         let mut sim = Self {
@@ -242,7 +255,9 @@ impl Sim {
             used: BTreeSet::new(),
             acts: BTreeMap::new(),
             open: BTreeMap::new(),
+            over: BTreeMap::new(),
             ends: BTreeMap::new(),
+            advised: BTreeMap::new(),
             served_at: 0,
             prompt_at: 0,
             listening_at: 0,
@@ -569,7 +584,8 @@ impl Sim {
                 }
                 self.port_held = None;
             }
-            other => return Err(format!("{other:?} is not for these rows")),
+            // Advised by somebody who does not know better.
+            _ => return Ok(Outcome::Failed { why: "it is not for this".to_owned() }),
         }
         Ok(Outcome::Done)
     }
@@ -621,6 +637,11 @@ impl Sim {
         for command in &said {
             self.check(command)?;
         }
+        for (id, story) in std::mem::take(&mut self.over) {
+            if story.judged.is_some() {
+                return Err(format!("{id}: ended, and nothing was learnt: {story:?}"));
+            }
+        }
         for command in said {
             match command {
                 Command::Act(order) => {
@@ -634,6 +655,7 @@ impl Sim {
                         self.later(wait, Event::Execute { order, lost });
                     }
                 }
+                Command::Consult { incident, tier, .. } => self.answer(incident, tier),
                 Command::Look(Source::Processes) => {
                     let port = match (self.port_held, self.socket) {
                         (Some(stale), _) => {
@@ -649,6 +671,26 @@ impl Sim {
             }
         }
         Ok(())
+    }
+
+    /// Whoever is asked answers sensibly, wildly, twice, late, or never.
+    fn answer(&mut self, incident: IncidentId, tier: Tier) {
+        let action = match self.random.below(6) {
+            0 => None,
+            1 => Some(Action::ALL[self.random.below(Action::ALL.len() as u64) as usize]),
+            2 => Some(Action::StartProxy),
+            _ => Some(Action::RestartProxy),
+        };
+        let advice = What::Advice { incident, tier, action, why: "it helped 1 of 1 times".to_owned() };
+        match self.random.below(8) {
+            0 => {}
+            1 => self.later(40 * SECOND_US, Event::Hear(advice)),
+            2 => {
+                self.later(1_000, Event::Hear(advice.clone()));
+                self.later(900_000, Event::Hear(advice));
+            }
+            _ => self.later(1_000, Event::Hear(advice)),
+        }
     }
 
     fn check(&mut self, command: &Command) -> Result<(), String> {
@@ -670,13 +712,22 @@ impl Sim {
                 if self.stopped_and_known() {
                     return Err(format!("{order:?} though a person stopped it"));
                 }
-                let Some(Story { fault, subject, .. }) = self.open.get(&order.command.0).cloned() else {
+                let Some(story) = self.open.get_mut(&order.command.0) else {
                     return Err(format!("{order:?} without an incident"));
                 };
+                let (fault, subject, advised) = (story.fault, story.subject.clone(), story.tier != Tier::Rules);
+                if advised && !order.action.may_be_advised() {
+                    return Err(format!("{order:?} on advice"));
+                }
+                if advised && story.tried.contains(&order.action) {
+                    return Err(format!("{order:?} on advice, though it was done before"));
+                }
+                story.tried.push(order.action);
+                story.judged = Some((order.command, order.action));
                 let budget = fault.row().budget;
                 let times = self.acts.entry(format!("{fault} {subject}")).or_default();
                 // A rung of two acts is one attempt.
-                if order.action != Action::StartProxy || fault.name() != "A2" {
+                if advised || order.action != Action::StartProxy || fault.name() != "A2" {
                     times.retain(|at| at + micros(budget.per) > now);
                     if let Some(last) = times.last()
                         && now - last < micros(budget.rest[0])
@@ -693,6 +744,47 @@ impl Sim {
             Command::Alert { .. } => {
                 if self.stopped_and_known() {
                     return Err("an alert though a person stopped it".to_owned());
+                }
+            }
+            Command::Consult { incident, tier, tried, .. } => {
+                if self.stopped_and_known() || self.brain.observe_only {
+                    return Err(format!("{incident}: asked for what may not be done"));
+                }
+                if self.paused_until > now && self.paused_at + HEARD_US < now {
+                    return Err(format!("{incident}: asked in a pause"));
+                }
+                if *tier == Tier::Rules || (*tier == Tier::Ai && !self.brain.asks_ai) {
+                    return Err(format!("{incident}: {tier:?} is not to be asked"));
+                }
+                let Some(story) = self.open.get_mut(incident) else {
+                    return Err(format!("{incident}: asked without an incident"));
+                };
+                if story.asked.iter().any(|asked| asked >= tier) {
+                    return Err(format!("{incident}: asked {tier:?} after {:?}", story.asked));
+                }
+                story.asked.push(*tier);
+                if story.tried.iter().any(|done| !tried.contains(done)) {
+                    return Err(format!("{incident}: did not say what was tried"));
+                }
+            }
+            Command::Learn { command, action, outcome, .. } => {
+                // It may come right after the end.
+                let Some(story) = self.open.get_mut(&command.0).or(self.over.get_mut(&command.0)) else {
+                    return Err(format!("{command}: learnt from nothing"));
+                };
+                if story.judged.take() != Some((*command, *action)) {
+                    return Err(format!("{command}: learnt from {action:?} in {story:?}"));
+                }
+                let due = match story.end {
+                    None => Verified::Failed,
+                    Some(End::Healed) => Verified::Succeeded,
+                    Some(_) => Verified::Unproven,
+                };
+                if *outcome != due {
+                    return Err(format!("{command}: {outcome:?} in {story:?}"));
+                }
+                if story.tier != Tier::Rules {
+                    *self.advised.entry(*outcome).or_default() += 1;
                 }
             }
             Command::Record(entry) => self.check_story(&entry.fact, entry.incident)?,
@@ -713,7 +805,17 @@ impl Sim {
         let known = self.open.get_mut(&id);
         match (fact, known) {
             (Fact::Opened { fault, subject, .. }, None) => {
-                let story = Story { fault: *fault, subject: subject.clone(), proven: None, since: now };
+                let story = Story {
+                    fault: *fault,
+                    subject: subject.clone(),
+                    proven: None,
+                    since: now,
+                    asked: Vec::new(),
+                    tier: Tier::Rules,
+                    tried: Vec::new(),
+                    judged: None,
+                    end: None,
+                };
                 self.open.insert(id, story);
             }
             (_, None) | (Fact::Opened { .. }, Some(_)) => return Err(format!("{id}: {fact:?} out of place")),
@@ -730,9 +832,10 @@ impl Sim {
                 }
             }
             (Fact::Again { .. } | Fact::Disproven { .. }, Some(story)) => story.proven = None,
-            (Fact::Decided { .. } | Fact::Finished { .. }, Some(story)) => {
-                (story.proven, story.since) = (None, now);
+            (Fact::Decided { tier, .. }, Some(story)) => {
+                (story.proven, story.since, story.tier) = (None, now, *tier);
             }
+            (Fact::Finished { .. }, Some(story)) => (story.proven, story.since) = (None, now),
             (Fact::Closed { end, .. }, Some(story)) => {
                 let row = story.fault.row();
                 if *end == End::Healed {
@@ -745,7 +848,10 @@ impl Sim {
                     return Err(format!("{id}: left open though it was seen not to help"));
                 }
                 *self.ends.entry(*end).or_default() += 1;
-                self.open.remove(&id);
+                if let Some(mut story) = self.open.remove(&id) {
+                    story.end = Some(*end);
+                    self.over.insert(id, story);
+                }
             }
             _ => {}
         }
@@ -858,10 +964,10 @@ impl Sim {
 }
 
 /// One world; what went wrong in it, with the end of its story.
-fn world(seed: u64, without: Option<Part>) -> Result<BTreeMap<End, u32>, String> {
+fn world(seed: u64, without: Option<Part>) -> Result<Sim, String> {
     let mut sim = Sim::new(seed, without);
     match sim.live() {
-        Ok(()) => Ok(sim.ends),
+        Ok(()) => Ok(sim),
         Err(why) => {
             let told: Vec<String> =
                 sim.heard.iter().rev().take(25).rev().map(|(i, o)| format!("{i:?}\n    {o:?}")).collect();
@@ -872,15 +978,20 @@ fn world(seed: u64, without: Option<Part>) -> Result<BTreeMap<End, u32>, String>
 
 #[test]
 fn nothing_forbidden_happens_in_any_world() {
-    let mut ends: BTreeMap<End, u32> = BTreeMap::new();
+    let (mut ends, mut advised) = (BTreeMap::<End, u32>::new(), BTreeMap::<Verified, u32>::new());
     for seed in 0..10_000 {
         match world(seed, None) {
-            Ok(more) => more.into_iter().for_each(|(end, n)| *ends.entry(end).or_default() += n),
+            Ok(sim) => {
+                sim.ends.into_iter().for_each(|(end, n)| *ends.entry(end).or_default() += n);
+                sim.advised.into_iter().for_each(|(outcome, n)| *advised.entry(outcome).or_default() += n);
+            }
             Err(why) => panic!("{why}"),
         }
     }
     // Every way to end was gone.
     assert_eq!(ends.len(), 4, "{ends:?}");
+    // And what was advised helped, did not, and was left open.
+    assert_eq!(advised.len(), 3, "{advised:?}");
 }
 
 /// Worlds looked at before a part that is missing counts as unnoticed.

@@ -201,6 +201,8 @@ impl History {
             }
             Fact::Opened { .. }
             | Fact::Decided { .. }
+            | Fact::NoAdvice { .. }
+            | Fact::Suggested { .. }
             | Fact::Restrained { .. }
             | Fact::Announced { .. }
             | Fact::Commanded { .. }

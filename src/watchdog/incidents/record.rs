@@ -69,6 +69,22 @@ pub enum Fact {
         /// Why.
         why: String,
     },
+    /// Whom the brain asked knows nothing, or nothing that was not tried.
+    NoAdvice {
+        /// Who was asked.
+        tier: Tier,
+        /// Why.
+        why: String,
+    },
+    /// Whom the brain asked named what only a person may choose.
+    Suggested {
+        /// Who was asked.
+        tier: Tier,
+        /// What.
+        action: Action,
+        /// Why.
+        why: String,
+    },
     /// What is not done, or not yet.
     Restrained {
         /// What would be done.
@@ -171,6 +187,18 @@ pub enum Outcome {
     },
 }
 
+/// Whether what was done helped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verified {
+    /// Positive evidence came, and the fault stayed away.
+    Succeeded,
+    /// It could not be carried out, evidence speaks against it, or the fault came again.
+    Failed,
+    /// Nothing was seen either way: neither credit nor blame.
+    Unproven,
+}
+
 /// How an incident ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -243,6 +271,10 @@ impl fmt::Display for Fact {
             }
             Self::Again { evidence, occurrences } => write!(f, "again, {occurrences} times now: {evidence}"),
             Self::Decided { tier, action, why } => write!(f, "decided by {}: {}: {why}", tier.word(), action.word()),
+            Self::NoAdvice { tier, why } => write!(f, "no advice by {}: {why}", tier.word()),
+            Self::Suggested { tier, action, why } => {
+                write!(f, "suggested by {}, for a person to decide: {}: {why}", tier.word(), action.word())
+            }
             Self::Restrained { action, guard, until } => {
                 write!(f, "not done: {}: {}", action.word(), guard.words())?;
                 if until.is_some() { f.write_str(", for now") } else { Ok(()) }

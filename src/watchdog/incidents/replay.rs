@@ -54,7 +54,12 @@ pub fn retell(export: &Export) -> Vec<Entry> {
     let said = export.inputs.iter().flat_map(|input| brain.step(input));
     let told = said.filter_map(|command| match command {
         Command::Record(entry) => Some(entry),
-        Command::Act(_) | Command::Announce { .. } | Command::Alert { .. } | Command::Look(_) => None,
+        Command::Act(_)
+        | Command::Announce { .. }
+        | Command::Alert { .. }
+        | Command::Look(_)
+        | Command::Consult { .. }
+        | Command::Learn { .. } => None,
     });
     told.collect()
 }
