@@ -1,20 +1,24 @@
 //! Evidence to diagnoses: what is known of the world, and which rows of the fault table it fits. PURE.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::settings::FaultNumbers;
 
 use super::{
-    catalog::{By, Cause, Evidence, Fault, FaultId, faults},
+    catalog::{Budget, By, Cause, Evidence, Fault, FaultId, faults},
     guards::{Ledger, micros},
     signal::{
         Active, Exit, Failure, Health, Observation, Ping, Port, SECOND_US, Signal, Source, Subject, Time, Unit,
         UnitState,
     },
 };
+use crate::config::settings::FaultNumbers;
 
 /// Events remembered so that each counts once, whichever way it comes.
 const SEEN_MAX: usize = 1024;
@@ -38,15 +42,46 @@ pub struct Diagnosis {
     pub since: Time,
 }
 
-/// Numbers of rows as configured, by fault id.
+/// Numbers of rows as configured, by fault id; what is not there is as the row has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Numbers(pub BTreeMap<String, (Option<u32>, Option<u64>)>);
+pub struct Numbers(BTreeMap<String, Configured>);
+
+/// What configuration says of one row.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Configured {
+    threshold: Option<u32>,
+    window_us: Option<u64>,
+    cooldown_us: Option<u64>,
+}
+
+impl From<&BTreeMap<String, FaultNumbers>> for Numbers {
+    fn from(configured: &BTreeMap<String, FaultNumbers>) -> Self {
+        let rows = configured.iter().map(|(id, numbers)| {
+            let FaultNumbers { threshold, window, cooldown } = *numbers;
+            (id.clone(), Configured { threshold, window_us: window.map(micros), cooldown_us: cooldown.map(micros) })
+        });
+        Self(rows.collect())
+    }
+}
 
 impl Numbers {
     /// The threshold and the window in microseconds of a row.
     pub fn of(&self, row: &Fault) -> (u32, u64) {
-        let (threshold, window) = self.0.get(row.id).copied().unwrap_or_default();
-        (threshold.unwrap_or(row.threshold), window.unwrap_or_else(|| micros(row.window)))
+        let configured = self.0.get(row.id);
+        let threshold = configured.and_then(|numbers| numbers.threshold).unwrap_or(row.threshold);
+        (threshold, configured.and_then(|numbers| numbers.window_us).unwrap_or_else(|| micros(row.window)))
+    }
+
+    /// How often the row acts. The cool-down of the configuration is the first rest; the later ones grow from it as the
+    /// row's own do, since it is the growth that keeps an action that does not help from being repeated for ever.
+    pub fn budget(&self, row: &Fault) -> Budget {
+        let mut budget = row.budget;
+        if let Some(cooldown_us) = self.0.get(row.id).and_then(|numbers| numbers.cooldown_us) {
+            let first = budget.rest[0].as_secs().max(1);
+            budget.rest =
+                budget.rest.map(|rest| Duration::from_micros(cooldown_us.saturating_mul(rest.as_secs()) / first));
+        }
+        budget
     }
 }
 
@@ -471,4 +506,27 @@ fn subject(by: By, failure: &Failure) -> Option<Subject> {
         By::Account => Subject::Account(format!("{}/{}", named(&failure.provider)?, named(&failure.account)?)),
         By::Model => Subject::Model(named(&failure.model)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configuration_changes_the_numbers_it_names() {
+        let row = FaultId::parse("A4").unwrap().row();
+        let seconds = Duration::from_secs;
+        let numbers = |numbers| Numbers::from(&BTreeMap::from([("A4".to_owned(), numbers)]));
+        let nothing = numbers(FaultNumbers::default());
+        assert_eq!((nothing.of(row), nothing.budget(row)), ((row.threshold, micros(row.window)), row.budget));
+        let all = FaultNumbers { threshold: Some(7), window: Some(seconds(60)), cooldown: Some(seconds(100)) };
+        assert_eq!(numbers(all).of(row), (7, 60 * SECOND_US));
+        assert_eq!(numbers(all).budget(row).rest, [seconds(100), seconds(200), seconds(1000)]);
+        assert_eq!(numbers(all).budget(row).attempts_max, row.budget.attempts_max);
+        let none = FaultNumbers { cooldown: Some(seconds(0)), ..FaultNumbers::default() };
+        assert_eq!(numbers(none).budget(row).rest, [seconds(0); 3]);
+        // Only of the row that it names.
+        let other = FaultId::parse("A1").unwrap().row();
+        assert_eq!(numbers(all).budget(other), other.budget);
+    }
 }

@@ -131,7 +131,8 @@ impl Patterns {
     /// An action was taken.
     pub fn acted(&mut self, fault: FaultId, subject: &Subject, at: Time, budget: &Budget) {
         let times = self.0.entry(Self::key(fault, subject)).or_default();
-        times.retain(|time| at.since_us(*time) < micros(budget.per));
+        let longest = budget.rest.iter().copied().max().unwrap_or_default().max(budget.per);
+        times.retain(|time| at.since_us(*time) < micros(longest));
         times.push(at);
         if self.0.len() > PATTERNS_MAX {
             let oldest = self.0.iter().min_by_key(|(_, times)| times.last().copied()).map(|(key, _)| key.clone());
@@ -143,11 +144,11 @@ impl Patterns {
     pub fn guard(&self, fault: FaultId, subject: &Subject, now: Time, budget: &Budget) -> Option<(Guard, Time)> {
         let times = self.0.get(&Self::key(fault, subject))?;
         let recent: Vec<Time> = times.iter().copied().filter(|time| now.since_us(*time) < micros(budget.per)).collect();
-        let last = *recent.last()?;
+        let last = *times.last()?;
         if recent.len() >= usize::try_from(budget.attempts_max).unwrap_or(usize::MAX) {
             return Some((Guard::Budget, recent[0].plus_us(micros(budget.per))));
         }
-        let rest = micros(budget.rest[(recent.len() - 1).min(budget.rest.len() - 1)]);
+        let rest = micros(budget.rest[recent.len().saturating_sub(1).min(budget.rest.len() - 1)]);
         (now.since_us(last) < rest).then(|| (Guard::CoolDown, last.plus_us(rest)))
     }
 }
@@ -202,6 +203,17 @@ mod tests {
         assert_eq!(young.verdict(complete), Verdict::Allow);
         young.lost(Source::Units);
         assert_eq!(young.verdict(complete), Verdict::Incomplete);
+    }
+
+    #[test]
+    fn a_pattern_rests_as_long_as_it_is_told_even_beyond_its_budget() {
+        let (fault, subject) = (FaultId::parse("A4").unwrap(), Subject::Proxy);
+        let rest = [2 * 3600, 4 * 3600, 20 * 3600].map(std::time::Duration::from_secs);
+        let budget = Budget { rest, ..BUDGET };
+        let mut patterns = Patterns::default();
+        patterns.acted(fault, &subject, at(100), &budget);
+        assert_eq!(patterns.guard(fault, &subject, at(7299), &budget), Some((Guard::CoolDown, at(7300))));
+        assert_eq!(patterns.guard(fault, &subject, at(7300), &budget), None);
     }
 
     #[test]

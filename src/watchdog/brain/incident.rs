@@ -9,8 +9,11 @@ use crate::watchdog::{
     classify::Diagnosis,
     guards::micros,
     incidents::record::{CommandId, End, Entry, Fact, Guard, IncidentId, Outcome, Verified},
-    signal::{Source, Subject, Time},
+    signal::{SECOND_US, Source, Subject, Time},
 };
+
+/// What was advised waits for the end of a cool-down no longer than this.
+const ADVICE_WAIT_MAX_US: u64 = 60 * SECOND_US;
 
 /// Something that is wrong, from its first evidence to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,12 +243,13 @@ impl Incident {
     /// A guard forbids what is next.
     pub(super) fn held_back(&mut self, guard: Guard, until: Option<Time>, at: Time, out: &mut Vec<Command>) {
         let action = self.action().unwrap_or(Action::Ignore);
+        // A person waits to be told: advice is no reason to wait for long.
+        let soon = until.is_some_and(|until| until.since_us(at) <= ADVICE_WAIT_MAX_US);
         let passes = match guard {
             Guard::Budget | Guard::ObserveOnly => false,
-            Guard::Pause | Guard::CoolDown => true,
-            // A person waits to be told; advice is no reason to wait for what may take long.
+            Guard::CoolDown => self.advised.is_none() || soon,
             Guard::RestartLedger | Guard::LedgerIncomplete | Guard::Busy | Guard::Evidence => self.advised.is_none(),
-            Guard::Cancelled | Guard::UserStop => true,
+            Guard::Pause | Guard::Cancelled | Guard::UserStop => true,
         };
         if passes {
             return self.restrain(guard, until, at, out);

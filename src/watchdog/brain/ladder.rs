@@ -95,7 +95,7 @@ impl Brain {
         let subject = incident.subject.clone();
         // One attempt of the row, however many acts its rung has.
         if incident.begins_attempt() {
-            self.patterns.acted(incident.fault, &subject, at, &row.budget);
+            self.patterns.acted(incident.fault, &subject, at, &self.numbers.budget(row));
         }
         incident.sends(command, action);
         out.push(Command::Act(Order { command, action, subject, process }));
@@ -176,7 +176,7 @@ impl Brain {
 
     /// Whether the row has acted often or lately enough.
     pub(super) fn rests(&self, incident: &Incident, row: &Fault, at: Time) -> Option<(Guard, Time)> {
-        let rests = self.patterns.guard(incident.fault, &incident.subject, at, &row.budget);
+        let rests = self.patterns.guard(incident.fault, &incident.subject, at, &self.numbers.budget(row));
         rests.filter(|(guard, _)| self.has(Part::Guard(*guard)))
     }
 

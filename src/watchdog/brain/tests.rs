@@ -2,12 +2,18 @@
 //! loses its port, a person who stops, starts, pauses and cancels, sources that repeat, delay, lose and go blind, and a
 //! watchdog that is killed itself. What must never happen is looked for in each of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::*;
-use crate::watchdog::{
-    catalog::{Proof, faults},
-    signal::{Exit, Failure, Health, Observation, Ping, Port, UnitState},
+use crate::{
+    config::settings::FaultNumbers,
+    watchdog::{
+        catalog::{Proof, faults},
+        signal::{Exit, Failure, Health, Observation, Ping, Port, UnitState},
+    },
 };
 
 const BURST: u32 = 6;
@@ -139,6 +145,7 @@ struct Sim {
     paused_at: u64,
     flying: BTreeMap<CommandId, Subject>,
     used: BTreeSet<CommandId>,
+    rest: Duration,
     acts: BTreeMap<String, Vec<u64>>,
     /// Open incidents.
     open: BTreeMap<IncidentId, Story>,
@@ -217,7 +224,11 @@ impl Sim {
             _ => Kind::Common,
         };
         let observe_only = kind == Kind::Common && random.one_in(20);
-        let mut brain = Brain::new(Numbers::default(), observe_only).asking_ai(random.one_in(3));
+        // A row rests as long as it is told.
+        let rest = if random.one_in(4) { Duration::from_secs(100) } else { Duration::from_secs(30) };
+        let told = FaultNumbers { cooldown: (rest.as_secs() != 30).then_some(rest), ..FaultNumbers::default() };
+        let numbers: BTreeMap<String, FaultNumbers> = faults().map(|row| (row.id.to_owned(), told)).collect();
+        let mut brain = Brain::new(Numbers::from(&numbers), observe_only).asking_ai(random.one_in(3));
         brain.without = without;
         let now = Time { mono_us: 1_000 * SECOND_US, wall_us: 1_700_000_000 * SECOND_US };
         let mut sim = Self {
@@ -253,6 +264,7 @@ impl Sim {
             paused_at: 0,
             flying: BTreeMap::new(),
             used: BTreeSet::new(),
+            rest,
             acts: BTreeMap::new(),
             open: BTreeMap::new(),
             over: BTreeMap::new(),
@@ -730,7 +742,7 @@ impl Sim {
                 if advised || order.action != Action::StartProxy || fault.name() != "A2" {
                     times.retain(|at| at + micros(budget.per) > now);
                     if let Some(last) = times.last()
-                        && now - last < micros(budget.rest[0])
+                        && now - last < micros(self.rest)
                     {
                         return Err(format!("{order:?} without a rest"));
                     }
