@@ -78,6 +78,12 @@ pub enum Evidence {
         /// Whose fault it would be.
         by: By,
     },
+    /// Words in the journal that any process could have written. A row that goes by them tells a person and does nothing
+    /// else, by rule or on advice: the compiler refuses one that would.
+    Words {
+        /// The name of the signature that fitted.
+        signature: &'static str,
+    },
     /// Nobody produces the evidence yet, so this cannot fire; says what it would be.
     NotYet(&'static str),
 }
@@ -405,6 +411,27 @@ const REPAIRED: Verify =
 /// For rows that do not act.
 pub const NO_PROOF: Verify = Verify { proof: Proof::None, within: Duration::ZERO, quiet: Duration::ZERO };
 
+/// Whether one of the rows could be made to change something by words that anybody may write.
+const fn acts_on_words(rows: &[Fault]) -> bool {
+    let mut row = 0;
+    while row < rows.len() {
+        if rows[row].goes_by_words() && rows[row].changes() {
+            return true;
+        }
+        row += 1;
+    }
+    false
+}
+
+const _: () = assert!(
+    !acts_on_words(process::ROWS)
+        && !acts_on_words(upstream::ROWS)
+        && !acts_on_words(models::ROWS)
+        && !acts_on_words(clients::ROWS)
+        && !acts_on_words(local::ROWS),
+    "a row goes by words that anybody may write, and changes something"
+);
+
 /// Every row, in the table's order.
 pub fn faults() -> impl Iterator<Item = &'static Fault> {
     [process::ROWS, upstream::ROWS, models::ROWS, clients::ROWS, local::ROWS].into_iter().flatten()
@@ -414,6 +441,35 @@ impl Fault {
     /// Whether its evidence can be produced at all.
     pub fn can_fire(&self) -> bool {
         self.evidence.iter().any(|evidence| !matches!(evidence, Evidence::NotYet(_)))
+    }
+
+    /// Whether words that anybody may write are enough for it.
+    pub const fn goes_by_words(&self) -> bool {
+        let mut at = 0;
+        while at < self.evidence.len() {
+            if matches!(self.evidence[at], Evidence::Words { .. }) {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
+
+    /// Whether one of its rungs changes anything.
+    pub const fn changes(&self) -> bool {
+        let mut rung = 0;
+        while rung < self.ladder.len() {
+            let acts = self.ladder[rung].acts;
+            let mut act = 0;
+            while act < acts.len() {
+                if acts[act].changes() {
+                    return true;
+                }
+                act += 1;
+            }
+            rung += 1;
+        }
+        false
     }
 }
 
@@ -517,6 +573,7 @@ mod tests {
                         }
                         check_numbers(fault, words);
                     }
+                    Evidence::Words { signature } => assert!(!signature.is_empty(), "{}", fault.id),
                     Evidence::Death(_) | Evidence::GivenUp | Evidence::PortTaken | Evidence::Silence { .. } => {}
                 }
             }
@@ -546,13 +603,24 @@ mod tests {
         for fault in faults() {
             let Fault { id, verify, budget, .. } = fault;
             assert!(fault.threshold >= 1 && !fault.window.is_zero(), "{id}");
-            if acts(fault).any(Action::changes) {
+            assert_eq!(fault.changes(), acts(fault).any(Action::changes), "{id}");
+            if fault.changes() {
                 assert_ne!(verify.proof, Proof::None, "{id}: it acts, and nothing proves that it helped");
                 assert!(budget.attempts_max >= 1 && !budget.per.is_zero(), "{id}");
             }
             assert_eq!(verify.proof == Proof::None, verify.within.is_zero(), "{id}");
             assert_eq!(verify.proof == Proof::None, verify.quiet.is_zero(), "{id}");
             assert!(budget.rest.is_sorted(), "{id}: the rests do not grow");
+        }
+    }
+
+    #[test]
+    fn a_row_that_goes_by_words_changes_nothing() {
+        let evidence: &[Evidence] = &[Evidence::GivenUp, Evidence::Words { signature: "database malformed" }];
+        for fault in faults() {
+            // With such evidence beside its own each row that acts would be refused, and no other.
+            assert_eq!(acts_on_words(&[Fault { evidence, ..*fault }]), fault.changes(), "{}", fault.id);
+            assert!(!acts_on_words(&[*fault]), "{}", fault.id);
         }
     }
 

@@ -197,8 +197,7 @@ impl World {
                 Vec::new()
             }
             Observation::Failure(failure) => self.failure(failure, at, numbers),
-            // Anybody may have written them; no row of those that can fire goes by words.
-            Observation::Words { .. } => Vec::new(),
+            Observation::Words { signature } => self.words(signature, at, numbers),
             Observation::Sight { of, blind } => {
                 match blind {
                     Some(why) => {
@@ -376,6 +375,23 @@ impl World {
                     let evidence = format!("signal {name}");
                     found.push(Diagnosis { fault, subject, evidence, cause: name, since: at });
                 }
+            }
+        }
+        found
+    }
+
+    /// Anybody may have written them, and they name nobody: a person is told of them, as of the proxy, and nothing is done.
+    fn words(&mut self, signature: &str, at: Time, numbers: &Numbers) -> Vec<Diagnosis> {
+        let mut found = Vec::new();
+        for row in faults() {
+            let fits =
+                |evidence: &&Evidence| matches!(evidence, Evidence::Words { signature: known } if *known == signature);
+            let Some(Evidence::Words { signature }) = row.evidence.iter().find(fits) else { continue };
+            let Some(fault) = FaultId::parse(row.id) else { continue };
+            let (threshold, window_us) = numbers.of(row);
+            if self.count(&format!("{fault} {signature}"), at, window_us) >= threshold {
+                let evidence = format!("words, {signature}");
+                found.push(Diagnosis { fault, subject: Subject::Proxy, evidence, cause: signature, since: at });
             }
         }
         found

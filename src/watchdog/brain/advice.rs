@@ -24,11 +24,12 @@ const fn patience_us(tier: Tier) -> u64 {
 
 impl Brain {
     /// Whose advice is wanted before the act that is next: where a person is to be told, no rung from here on changes
-    /// anything, what is done could be verified, and something may be done at all.
+    /// anything, what is done could be verified, and something may be done at all: not where words that anybody may write are enough.
     pub(super) fn whom_to_ask(&self, incident: &Incident, row: &Fault, at: Time) -> Option<Tier> {
         let rules = row.ladder.iter().skip(incident.rung).flat_map(|rung| rung.acts);
         if incident.action() != Some(Action::AlertUser)
             || row.verify.proof == Proof::None
+            || row.goes_by_words()
             || rules.copied().any(Action::changes)
             || (self.has(Part::Guard(Guard::ObserveOnly)) && self.observe_only)
             || matches!(self.rests(incident, row, at), Some((Guard::Budget, _)))

@@ -87,6 +87,7 @@ fn evidence(evidence: &Evidence) -> String {
         Evidence::PortTaken => "the socket failed, and somebody else listens".to_owned(),
         Evidence::Silence { streak } => format!("`/health` and `Ping` silent, {streak} probes in a row"),
         Evidence::Signal { name, by } => format!("signal `{name}`, {}", subject(*by)),
+        Evidence::Words { signature } => format!("words in the journal, {signature}"),
         Evidence::NotYet(what) => (*what).to_owned(),
     }
 }
