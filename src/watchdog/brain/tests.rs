@@ -731,6 +731,9 @@ impl Sim {
                 if advised && !order.action.may_be_advised() {
                     return Err(format!("{order:?} on advice"));
                 }
+                if advised && order.action.starts() && !self.told.units.contains_key(&Unit::Proxy) {
+                    return Err(format!("{order:?} on advice, though nothing is known of the unit"));
+                }
                 if advised && story.tried.contains(&order.action) {
                     return Err(format!("{order:?} on advice, though it was done before"));
                 }
@@ -1019,6 +1022,7 @@ fn every_guard_and_every_verification_is_needed() {
         Guard::CoolDown,
         Guard::Budget,
         Guard::Busy,
+        Guard::Evidence,
         Guard::UserStop,
     ];
     // Each kind of proof that a row which can fire goes by.
