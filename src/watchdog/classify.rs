@@ -8,8 +8,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::settings::FaultNumbers;
-
 use super::{
     catalog::{Budget, By, Cause, Evidence, Fault, FaultId, faults},
     guards::{Ledger, micros},
@@ -82,12 +80,6 @@ impl Numbers {
                 budget.rest.map(|rest| Duration::from_micros(cooldown_us.saturating_mul(rest.as_secs()) / first));
         }
         budget
-    }
-}
-
-impl From<&BTreeMap<String, FaultNumbers>> for Numbers {
-    fn from(configured: &BTreeMap<String, FaultNumbers>) -> Self {
-        Self(configured.iter().map(|(id, one)| (id.clone(), (one.threshold, one.window.map(micros)))).collect())
     }
 }
 
