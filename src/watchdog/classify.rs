@@ -424,10 +424,13 @@ impl World {
         }
     }
 
-    /// The manager starts the proxy, or just did: whether that helps is to be seen first, and it may need the starts that
-    /// are left.
+    /// The manager is starting or stopping the proxy, or just did: whether that helps is to be seen first, it may need the
+    /// starts that are left, and a stop by a person shows after a moment only.
     pub fn manager_just_acted(&self, now: Time) -> bool {
-        (!self.runs() && self.manager_acts()) || self.ledger.started_within(10 * SECOND_US, now)
+        let moved = |(_, since): &(UnitState, Time)| now.since_us(*since) < 2 * SETTLE_US;
+        (!self.runs() && self.manager_acts())
+            || self.units.values().any(moved)
+            || self.ledger.started_within(10 * SECOND_US, now)
     }
 
     /// The manager does not start the proxy any more.

@@ -156,9 +156,14 @@ impl Brain {
         {
             return Some((guard, Some(until)));
         }
-        let advised = incident.advised.is_some();
-        if advised && action.starts() && self.has(Part::Guard(Guard::Busy)) && self.world.manager_just_acted(at) {
-            return Some((Guard::Busy, None));
+        // A rule names the state of the world it starts something in; advice does not.
+        if incident.advised.is_some() && action.starts() {
+            if self.has(Part::Guard(Guard::Evidence)) && self.world.active(Unit::Proxy) == Active::Unknown {
+                return Some((Guard::Evidence, None));
+            }
+            if self.has(Part::Guard(Guard::Busy)) && self.world.manager_just_acted(at) {
+                return Some((Guard::Busy, None));
+            }
         }
         if action.starts() {
             match self.world.ledger.verdict(at) {
