@@ -2,6 +2,7 @@
 //! `journalctl`.
 
 use crate::support::bus::{self, Bus};
+use crate::support::manager::{self, Manager, State};
 use crate::support::scratch;
 use codex_proxy::watchdog::signal::{Active, Observation, Ping, Source, Unit, UnitState};
 use codex_proxy::watchdog::sources::units::{self, SessionBus};
@@ -12,177 +13,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use zbus::object_server::SignalEmitter;
-use zbus::{Connection, OwnedObjectPath, Variant, connection, interface};
+use zbus::{Connection, Variant, connection};
 
-const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
+/// Nobody listens there: what is looked at here asks no port.
+const PORT: u16 = 9;
 
-/// The manager: jobs end as it is told, at once; or another job is in the way, `unit type`.
-struct Manager {
-    result: &'static str,
-}
-
-impl Manager {
-    /// The unit and the type of the job in the way.
-    fn queued(&self) -> Option<(&'static str, &'static str)> {
-        self.result.split_once(' ')
+/// A manager that runs the proxy, which is this process.
+async fn manager(bus: &Bus, result: &'static str) -> Manager {
+    let manager = Manager::start(bus, PORT, result).await;
+    for unit in Unit::ALL {
+        manager.set(unit, |state| (state.active, state.invocation, state.pid) = ("active", 0xab, std::process::id()));
     }
-}
-
-#[derive(Debug, zbus::DBusError)]
-#[zbus(prefix = "org.freedesktop.systemd1")]
-enum Refusal {
-    TransactionIsDestructive(String),
-    NoSuchUnit(String),
-}
-
-#[interface(name = "org.freedesktop.systemd1.Manager")]
-impl Manager {
-    fn subscribe(&self) {}
-
-    fn load_unit(&self, name: &str) -> OwnedObjectPath {
-        let word = name.replace(['-', '.'], "_");
-        OwnedObjectPath::try_from(format!("{MANAGER_PATH}/unit/{word}")).unwrap()
-    }
-
-    async fn start_unit(
-        &self,
-        name: &str,
-        mode: &str,
-        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-    ) -> Result<OwnedObjectPath, Refusal> {
-        assert_eq!(name, "codex-proxy.service");
-        let mut result = self.result;
-        match (mode, self.queued()) {
-            ("fail", Some(_)) => return Err(Refusal::TransactionIsDestructive("a job is queued".to_owned())),
-            ("fail", None) if result == "refused" => return Err(Refusal::NoSuchUnit("no".to_owned())),
-            ("fail", None) => {}
-            ("replace", Some(("codex-proxy-capped.service", "start"))) => result = "done",
-            (mode, queued) => panic!("{mode}, {queued:?}"),
-        }
-        let job = |id: u32| OwnedObjectPath::try_from(format!("{MANAGER_PATH}/job/{id}")).unwrap();
-        // Another job, and ours before the answer.
-        Self::job_removed(&emitter, 1, job(1), "other.service", "failed").await.unwrap();
-        Self::job_removed(&emitter, 2, job(2), name, result).await.unwrap();
-        Ok(job(2))
-    }
-
-    async fn restart_unit(
-        &self,
-        name: &str,
-        mode: &str,
-        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
-    ) -> Result<OwnedObjectPath, Refusal> {
-        self.start_unit(name, mode, emitter).await
-    }
-
-    fn list_jobs(&self) -> Vec<(u32, String, String, String, OwnedObjectPath, OwnedObjectPath)> {
-        let path = || OwnedObjectPath::try_from(MANAGER_PATH).unwrap();
-        let job = |unit: &str, kind: &str| (7, unit.to_owned(), kind.to_owned(), "waiting".to_owned(), path(), path());
-        let other = job("other.service", "stop");
-        self.queued().map(|(unit, kind)| job(unit, kind)).into_iter().chain([other]).collect()
-    }
-
-    #[zbus(signal)]
-    async fn job_removed(
-        emitter: &SignalEmitter<'_>,
-        id: u32,
-        job: OwnedObjectPath,
-        unit: &str,
-        result: &str,
-    ) -> zbus::Result<()>;
-
-    #[zbus(signal)]
-    async fn reloading(emitter: &SignalEmitter<'_>, active: bool) -> zbus::Result<()>;
-}
-
-/// The generic face of a unit.
-struct UnitFace;
-
-#[interface(name = "org.freedesktop.systemd1.Unit")]
-impl UnitFace {
-    #[zbus(property)]
-    fn active_state(&self) -> &str {
-        "active"
-    }
-
-    #[zbus(property, name = "InvocationID")]
-    fn invocation_id(&self) -> Vec<u8> {
-        vec![0xab; 16]
-    }
-
-    #[zbus(property)]
-    fn start_limit_burst(&self) -> u32 {
-        6
-    }
-
-    #[zbus(property, name = "StartLimitIntervalUSec")]
-    fn start_limit_interval_usec(&self) -> u64 {
-        600_000_000
-    }
-}
-
-/// What a service has besides.
-struct ServiceFace(Unit);
-
-#[interface(name = "org.freedesktop.systemd1.Service")]
-impl ServiceFace {
-    /// Before it answers, the proxy's tells of an earlier change.
-    #[zbus(property)]
-    async fn result(&self, #[zbus(connection)] connection: &Connection) -> &str {
-        if self.0 == Unit::Proxy {
-            tell_change(connection, HashMap::from([("Result", "core-dump".into())]), HashMap::new()).await;
-        }
-        "success"
-    }
-
-    #[zbus(property, name = "MainPID")]
-    fn main_pid(&self) -> u32 {
-        // Whoever speaks for the proxy here is this process.
-        std::process::id()
-    }
-}
-
-/// What a socket has besides.
-struct SocketFace;
-
-#[interface(name = "org.freedesktop.systemd1.Socket")]
-impl SocketFace {
-    #[zbus(property)]
-    fn result(&self) -> &str {
-        "success"
-    }
-
-    #[zbus(property)]
-    fn listen(&self) -> Vec<(String, String)> {
-        vec![("Stream".to_owned(), "127.0.0.1:8459".to_owned())]
-    }
-}
-
-async fn manager(bus: &Bus, result: &'static str) -> Connection {
-    let unit = |name: &str| format!("{MANAGER_PATH}/unit/{name}");
-    connection::Builder::address(bus.address())
-        .serve_at(MANAGER_PATH, Manager { result })
-        .serve_at(unit("codex_proxy_service"), UnitFace)
-        .serve_at(unit("codex_proxy_service"), ServiceFace(Unit::Proxy))
-        .serve_at(unit("codex_proxy_capped_service"), UnitFace)
-        .serve_at(unit("codex_proxy_capped_service"), ServiceFace(Unit::Capped))
-        .serve_at(unit("codex_proxy_socket"), UnitFace)
-        .serve_at(unit("codex_proxy_socket"), SocketFace)
-        .name(units::MANAGER)
-        .build()
-        .await
-        .unwrap()
-}
-
-/// The proxy's unit changes, told in two messages as systemd does.
-async fn tell_change(manager: &Connection, service: HashMap<&str, Variant<'_>>, unit: HashMap<&str, Variant<'_>>) {
-    let path = format!("{MANAGER_PATH}/unit/codex_proxy_service");
-    for (interface, changed) in [("Service", service), ("Unit", unit)] {
-        let body = (format!("org.freedesktop.systemd1.{interface}"), changed, Vec::<String>::new());
-        let of = "org.freedesktop.DBus.Properties";
-        manager.emit_signal(None::<&str>, path.as_str(), of, "PropertiesChanged", &body).await.unwrap();
-    }
+    manager
 }
 
 struct Watch {
@@ -249,25 +91,25 @@ fn units_are_read_and_their_changes_are_told_whole() {
         assert_eq!(state.invocation, "ab".repeat(16));
         watch.until_sight(false).await;
         assert_eq!(*watch.manager.borrow(), Some(std::process::id()));
-        assert_eq!(*watch.port.borrow(), Some(8459));
+        assert_eq!(*watch.port.borrow(), Some(PORT));
 
         // What was told before the answer came is older than the answer: the next news is of what happens now.
-        let service =
-            HashMap::from([("Result", "signal".into()), ("MainPID", 0_u32.into()), ("NRestarts", 1_u32.into())]);
-        tell_change(&manager, service, HashMap::from([("ActiveState", "activating".into())])).await;
+        let died = |state: &mut State| {
+            (state.active, state.result) = ("activating", "signal");
+            (state.pid, state.restarts) = (0, 1);
+        };
+        manager.change(Unit::Proxy, died).await;
         let state = watch.proxy().await;
         assert_eq!((state.active, state.result.as_str()), (Active::Activating, "signal"));
         assert_eq!((state.pid, state.restarts), (0, 1));
         // After a reload everything is read anew.
-        manager
-            .emit_signal(None::<&str>, MANAGER_PATH, "org.freedesktop.systemd1.Manager", "Reloading", &false)
-            .await
-            .unwrap();
+        manager.set(Unit::Proxy, |state| state.active = "active");
+        manager.reloaded().await;
         assert_eq!(watch.proxy().await.active, Active::Active);
         // Nobody but the manager is believed: the next news is the true one.
         let other = bus.connect().await;
-        tell_change(&other, HashMap::new(), HashMap::from([("ActiveState", "failed".into())])).await;
-        tell_change(&manager, HashMap::new(), HashMap::from([("ActiveState", "deactivating".into())])).await;
+        manager::tell(&other, Unit::Proxy, State { active: "failed", ..State::INACTIVE }).await;
+        manager.change(Unit::Proxy, |state| state.active = "deactivating").await;
         assert_eq!(watch.proxy().await.active, Active::Deactivating);
         watch.end().await;
     });

@@ -11,6 +11,7 @@ pub mod codex;
 pub mod events;
 pub mod golden;
 pub mod http;
+pub mod manager;
 pub mod proxy;
 pub mod responses;
 pub mod tui;
