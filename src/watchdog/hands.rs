@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{JoinSet, spawn_blocking},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::error;
 use zbus::Connection;
@@ -28,6 +28,8 @@ use super::{
 
 /// From one probe to the next; one that takes longer is followed at once.
 const PROBE_PAUSE: Duration = Duration::from_secs(5);
+/// So long a look waits to learn which port it is about; the brain waits longer for what it says.
+const PORT_WAIT: Duration = Duration::from_secs(2);
 
 /// Something came to its end.
 #[derive(Debug)]
@@ -139,6 +141,9 @@ impl Eyes {
     }
 
     async fn holder(&self) -> Port {
+        // After a start with something open, a look is asked for before the manager has said what the port is, and who
+        // it is itself, which it says before.
+        drop(timeout(PORT_WAIT, self.port.clone().wait_for(Option::is_some)).await);
         let Some(expected) = self.expected() else { return Port::Unknown };
         spawn_blocking(move || processes::port(&expected)).await.unwrap_or(Port::Unknown)
     }
