@@ -124,6 +124,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         said: options.said,
     };
     watchdog.begin(&options, boot);
+    // Who asks as soon as it has its name is told how it is.
+    watchdog.show();
 
     let mut tasks = JoinSet::new();
     if let Some(state) = &options.state {
