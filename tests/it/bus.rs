@@ -3,6 +3,7 @@
 
 use crate::support::bus::{self, Bus, Facts, NAME, PATH, Signals, text};
 use crate::support::chat::{Chat, say};
+use crate::support::contract;
 use crate::support::events::{self, DEADLINE, Gate};
 use crate::support::golden::Differences;
 use crate::support::proxy::{Proxy, Setup};
@@ -10,7 +11,6 @@ use crate::support::upstream::{Reply, Step, Upstream};
 use crate::support::{http, root};
 use codex_proxy::model::signal;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -52,56 +52,12 @@ fn ask_aside(proxy: &Proxy, body: Value) -> std::thread::JoinHandle<http::Answer
     })
 }
 
-/// One line for each element of an interface, sorted, without comments.
-fn members(xml: &str) -> BTreeSet<String> {
-    let mut bare = String::new();
-    let mut rest = xml;
-    while let Some((before, after)) = rest.split_once("<!--") {
-        bare.push_str(before);
-        rest = after.split_once("-->").map_or("", |(_, after)| after);
-    }
-    bare.push_str(rest);
-    let interface = bare.split("<interface name=\"").find(|part| part.starts_with(NAME)).expect("the interface");
-    let interface = interface.split("</interface>").next().unwrap();
-    let mut members = BTreeSet::new();
-    let (mut member, mut at) = (String::new(), 0);
-    for tag in interface.split('<').skip(1) {
-        let tag = tag.split('>').next().unwrap().trim().trim_end_matches('/');
-        let kind = tag.split_whitespace().next().unwrap_or_default();
-        // Attributes in one order; signals' arguments may say that they go out.
-        let mut attributes: Vec<&str> =
-            tag[kind.len()..].split("\" ").map(|a| a.trim().trim_end_matches('"')).collect();
-        attributes.sort_unstable();
-        let attributes = attributes.join(" ");
-        match kind {
-            "property" | "method" | "signal" => {
-                (member, at) = (format!("{kind} {attributes}"), 0);
-                members.insert(member.clone());
-            }
-            "arg" | "annotation" => {
-                members.insert(format!("{member} / {kind} {at} {attributes}"));
-                at += 1;
-            }
-            _ => {}
-        }
-    }
-    members
-}
-
 #[test]
 fn the_contract_is_what_the_running_proxy_says_of_itself() {
     let Some(bus) = Bus::start() else { return };
     let upstream = Upstream::sequence(Vec::new());
     let _proxy = start(&upstream, &bus);
-    let live: String = bus::run(async {
-        let connection = bus.connect().await;
-        let interface = Some("org.freedesktop.DBus.Introspectable");
-        let reply = connection.call_method(Some(NAME), PATH, interface, "Introspect", &()).await.unwrap();
-        reply.body().deserialize().unwrap()
-    });
-    let kept = std::fs::read_to_string(root().join("dbus/org.codexproxy.Proxy1.xml")).unwrap();
-    assert_eq!(members(&kept), members(&live), "{live}");
-    assert!(members(&kept).len() > 30);
+    bus::run(contract::is_kept(&bus, NAME, PATH, 30));
 }
 
 #[test]

@@ -1,127 +1,19 @@
 //! What the watchdog shows at the desktop, by a scripted notification daemon on a bus of its own.
 
 use crate::support::bus::{self, Bus};
+use crate::support::desk::{Asked, Desk, FULL, NAME, PATH, Shown, press};
 use crate::support::scratch;
 use codex_proxy::config::settings::NotificationLevel;
 use codex_proxy::watchdog::catalog::{Action, Severity};
 use codex_proxy::watchdog::desktop::{self, Notice};
 use codex_proxy::watchdog::incidents::record::IncidentId;
 use codex_proxy::watchdog::sources::{now, units::SessionBus};
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use zbus::{Connection, OwnedVariant, connection, interface};
+use zbus::Connection;
 
-const NAME: &str = "org.freedesktop.Notifications";
-const PATH: &str = "/org/freedesktop/Notifications";
 const IMPORTANT: NotificationLevel = NotificationLevel::Important;
-
-/// What the daemon was asked.
-#[derive(Debug, PartialEq)]
-enum Asked {
-    Capabilities,
-    Show(Box<Shown>),
-    Close(u32),
-}
-
-#[derive(Debug, Default, PartialEq)]
-struct Shown {
-    id: u32,
-    replaces: u32,
-    icon: String,
-    title: String,
-    text: String,
-    actions: Vec<String>,
-    urgency: u8,
-    expires: i32,
-}
-
-/// Gives numbers from 1 on, or those that are replaced.
-struct Daemon {
-    capabilities: &'static [&'static str],
-    silent: bool,
-    asked: mpsc::UnboundedSender<Asked>,
-    last: u32,
-}
-
-#[interface(name = "org.freedesktop.Notifications")]
-impl Daemon {
-    async fn get_capabilities(&self) -> Vec<String> {
-        self.asked.send(Asked::Capabilities).unwrap();
-        if self.silent {
-            std::future::pending::<()>().await;
-        }
-        self.capabilities.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the specification's")]
-    fn notify(
-        &mut self,
-        app_name: &str,
-        replaces: u32,
-        icon: String,
-        title: String,
-        text: String,
-        actions: Vec<String>,
-        hints: HashMap<String, OwnedVariant>,
-        expires: i32,
-    ) -> u32 {
-        assert_eq!(app_name, "codex-proxy");
-        let id = if replaces == 0 { self.last + 1 } else { replaces };
-        self.last = self.last.max(id);
-        assert_eq!(hints.len(), 1, "{hints:?}");
-        let urgency = u8::try_from(hints["urgency"].try_clone().unwrap()).unwrap();
-        let shown = Shown { id, replaces, icon, title, text, actions, urgency, expires };
-        self.asked.send(Asked::Show(Box::new(shown))).unwrap();
-        id
-    }
-
-    fn close_notification(&self, id: u32) {
-        self.asked.send(Asked::Close(id)).unwrap();
-    }
-}
-
-/// A daemon and what it is asked.
-struct Desk {
-    connection: Connection,
-    asked: mpsc::UnboundedReceiver<Asked>,
-}
-
-impl Desk {
-    async fn start(bus: &Bus, capabilities: &'static [&'static str], silent: bool) -> Self {
-        let (sender, asked) = mpsc::unbounded_channel();
-        let daemon = Daemon { capabilities, silent, asked: sender, last: 0 };
-        let builder = connection::Builder::address(bus.address()).serve_at(PATH, daemon);
-        Self { connection: builder.name(NAME).build().await.unwrap(), asked }
-    }
-
-    async fn shown(&mut self) -> Shown {
-        loop {
-            match self.asked.recv().await.unwrap() {
-                Asked::Show(shown) => return *shown,
-                Asked::Capabilities => {}
-                Asked::Close(id) => panic!("{id} is closed"),
-            }
-        }
-    }
-
-    async fn closed(&mut self) -> u32 {
-        match self.asked.recv().await.unwrap() {
-            Asked::Close(id) => id,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Ends, and its name is free.
-    async fn end(self) {
-        self.connection.release_name(NAME).await.unwrap();
-    }
-}
-
-async fn press(from: &Connection, id: u32, key: &str) {
-    from.emit_signal(None::<&str>, PATH, NAME, "ActionInvoked", &(id, key)).await.unwrap();
-}
 
 /// The side of the watchdog.
 struct Watchdog {
@@ -173,7 +65,6 @@ fn healed(incident: u64) -> Notice {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-const FULL: &[&str] = &["actions", "body", "body-markup"];
 
 #[test]
 fn alerts_are_shown_by_their_severity_and_replace_each_other() {

@@ -83,6 +83,7 @@ fn units_are_read_and_their_changes_are_told_whole() {
     let Some(bus) = Bus::start() else { return };
     bus::run(async {
         let manager = manager(&bus, "done").await;
+        manager.tells_late();
         let mut watch = watch_units(&bus);
         let limit = Observation::StartLimit { burst: 6, interval_us: 600_000_000 };
         assert_eq!(watch.next().await, (Source::Units, limit));

@@ -42,11 +42,16 @@ impl Bus {
         &self.socket
     }
 
-    /// Kills the bus and starts another at the same address.
-    pub fn restart(&mut self) {
+    /// Kills the bus.
+    pub fn stop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
         drop(std::fs::remove_file(self.socket.trim_start_matches("unix:path=")));
+    }
+
+    /// Kills the bus and starts another at the same address.
+    pub fn restart(&mut self) {
+        self.stop();
         self.child = spawn(&self.socket, self.home.path()).unwrap();
     }
 
@@ -99,26 +104,44 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
 
 /// The proxy's generic face.
 pub async fn proxy(connection: &Connection) -> zbus::Proxy<'static> {
+    face(connection, NAME, PATH).await
+}
+
+/// The generic face of an object whose interface has the name of its owner.
+pub async fn face(connection: &Connection, name: &'static str, path: &'static str) -> zbus::Proxy<'static> {
     zbus::proxy::Builder::new(connection)
-        .destination(NAME)
-        .path(PATH)
-        .interface(NAME)
+        .destination(name)
+        .path(path)
+        .interface(name)
         .cache_properties(zbus::proxy::CacheProperties::No)
         .build()
         .await
         .unwrap()
 }
 
-/// Signals of the proxy's object, from now on.
+/// The name of the error that a call ended with.
+pub fn error_name<T>(result: zbus::Result<T>) -> String {
+    match result.err().expect("an error") {
+        zbus::Error::MethodError(name, _, _) => name.to_string(),
+        other => panic!("{other}"),
+    }
+}
+
+/// Signals of an object, from now on.
 pub struct Signals(MessageStream);
 
 impl Signals {
-    /// Those of that interface and member.
+    /// Those of the proxy's object, of that interface and member.
     pub async fn of(connection: &Connection, interface: &'static str, member: &'static str) -> Self {
-        let rule =
-            MatchRule::builder().msg_type(message::Type::Signal).path(PATH).interface(interface).member(member).build();
+        let rule = MatchRule::builder().path(PATH).interface(interface).member(member);
+        Self::like(connection, rule).await
+    }
+
+    /// Those that fit.
+    pub async fn like(connection: &Connection, rule: zbus::match_rule::Builder<'static>) -> Self {
         let queue = NonZeroUsize::new(1000);
-        Self(MessageStream::for_match_rule(rule.unwrap(), connection, queue).await.unwrap())
+        let rule = rule.msg_type(message::Type::Signal).build().unwrap();
+        Self(MessageStream::for_match_rule(rule, connection, queue).await.unwrap())
     }
 
     /// The next one, or `None` if none comes within `limit`.

@@ -4,6 +4,7 @@ use super::bus::Bus;
 use codex_proxy::watchdog::signal::Unit;
 use codex_proxy::watchdog::sources::units;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use zbus::object_server::SignalEmitter;
@@ -46,12 +47,29 @@ struct Script {
     units: Arc<Mutex<[State; 3]>>,
     port: u16,
     result: &'static str,
+    late: Arc<AtomicBool>,
     asked: watch::Sender<Vec<String>>,
 }
 
 impl Script {
     fn state(&self, unit: Unit) -> State {
         self.units.lock().unwrap()[unit as usize]
+    }
+
+    fn set(&self, unit: Unit, change: impl FnOnce(&mut State)) {
+        change(&mut self.units.lock().unwrap()[unit as usize]);
+    }
+
+    /// The proxy runs now, and before it its socket.
+    async fn serves(&self, manager: &Connection) {
+        self.set(Unit::Socket, |socket| (socket.active, socket.result) = ("active", "success"));
+        self.set(Unit::Proxy, |proxy| {
+            (proxy.active, proxy.result) = ("active", "success");
+            (proxy.invocation, proxy.pid) = (proxy.invocation + 1, std::process::id());
+        });
+        for unit in [Unit::Socket, Unit::Proxy] {
+            tell(manager, unit, self.state(unit)).await;
+        }
     }
 
     /// The unit and the type of the job in the way.
@@ -67,13 +85,13 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// One whose socket unit has that port. Jobs end with `result`, at once; `refused`: there are none; `never`: they do
+    /// One whose socket unit has that port. Jobs end with `result`, at once, and after `done` the proxy runs; `refused`: there are none; `never`: they do
     /// not end; `unit type`: another job is in the way.
     ///
     /// The units are inactive.
     pub async fn start(bus: &Bus, port: u16, result: &'static str) -> Self {
         let units = Arc::new(Mutex::new([State::INACTIVE; 3]));
-        let script = Script { units, port, result, asked: watch::Sender::default() };
+        let script = Script { units, port, result, late: Arc::default(), asked: watch::Sender::default() };
         let face = |unit| UnitFace(unit, script.clone());
         let service = |unit| ServiceFace(unit, script.clone());
         let connection = connection::Builder::address(bus.address())
@@ -93,7 +111,7 @@ impl Manager {
 
     /// Changes a unit and says nothing of it.
     pub fn set(&self, unit: Unit, change: impl FnOnce(&mut State)) {
-        change(&mut self.script.units.lock().unwrap()[unit as usize]);
+        self.script.set(unit, change);
     }
 
     /// Changes a unit and tells it.
@@ -112,14 +130,9 @@ impl Manager {
         self.change(Unit::Socket, |socket| (socket.active, socket.result) = ("failed", "resources")).await;
     }
 
-    /// The proxy runs, and its socket with it.
-    pub async fn serves(&self) {
-        self.change(Unit::Socket, |socket| (socket.active, socket.result) = ("active", "success")).await;
-        self.change(Unit::Proxy, |proxy| {
-            (proxy.active, proxy.result) = ("active", "success");
-            (proxy.invocation, proxy.pid) = (proxy.invocation + 1, std::process::id());
-        })
-        .await;
+    /// From now on, whenever somebody reads the proxy's unit, news of an earlier change come before the answer.
+    pub fn tells_late(&self) {
+        self.script.late.store(true, Ordering::SeqCst);
     }
 
     /// What it was asked to do, `StartUnit codex-proxy.service fail`, oldest first.
@@ -173,6 +186,9 @@ impl ManagerFace {
             ("fail", None) => {}
             ("replace", Some(("codex-proxy-capped.service", "start"))) => result = "done",
             (mode, queued) => panic!("{mode}, {queued:?}"),
+        }
+        if result == "done" {
+            self.0.serves(emitter.connection()).await;
         }
         let job = |id: u32| OwnedObjectPath::try_from(format!("{PATH}/job/{id}")).unwrap();
         // Another job, and ours before the answer.
@@ -258,11 +274,10 @@ struct ServiceFace(Unit, Script);
 
 #[interface(name = "org.freedesktop.systemd1.Service")]
 impl ServiceFace {
-    /// Before it answers, the proxy's tells of an earlier change.
     #[zbus(property)]
     async fn result(&self, #[zbus(connection)] connection: &Connection) -> &str {
         let state = self.1.state(self.0);
-        if self.0 == Unit::Proxy {
+        if self.0 == Unit::Proxy && self.1.late.load(Ordering::SeqCst) {
             tell(connection, self.0, State { result: "core-dump", ..state }).await;
         }
         state.result

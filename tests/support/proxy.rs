@@ -1,21 +1,17 @@
 //! The built proxy, started as a user would by hand: a configuration file, a port, a home of its own.
 
-use super::{codex::Endpoint, events, http, quiet_env, scratch, upstream::Upstream};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use super::{codex::Endpoint, events, http, process::Running, quiet_env, scratch, upstream::Upstream};
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 /// A running proxy; killed when dropped.
 pub struct Proxy {
-    child: Child,
+    running: Running,
     address: String,
     home: tempfile::TempDir,
-    log: Arc<Mutex<String>>,
 }
 
 /// The usual configuration: one provider in a dialect, one model `work`.
@@ -74,38 +70,30 @@ impl Proxy {
 
     /// The same with another level of the log.
     pub fn start_logging(config: &str, env: &[(&str, &str)], level: &str) -> Self {
+        Self::launch(Command::new(proxy_bin()), config, env, level)
+    }
+
+    /// That program, by nobody's wish and in a session of its own: no terminal, no bus, no model.
+    pub fn leftover(program: &Path) -> Self {
+        let mut command = Command::new("setsid");
+        command.arg(program);
+        Self::launch(command, "", &[], "info")
+    }
+
+    fn launch(mut command: Command, config: &str, env: &[(&str, &str)], level: &str) -> Self {
         let home = scratch();
         let file = home.path().join("config.toml");
         std::fs::write(&file, config).unwrap();
-        let mut child = Command::new(proxy_bin())
+        command
             .args(["--log", level, "--listen", "127.0.0.1:0", "--config"])
             .arg(&file)
             .env_clear()
             .envs(quiet_env())
             .envs(isolated(home.path()))
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let ended = Arc::new(Mutex::new(0));
-        collect(child.stdout.take().unwrap(), &log, &ended);
-        collect(child.stderr.take().unwrap(), &log, &ended);
-        let address = events::wait(events::DEADLINE, || {
-            let text = log.lock().unwrap();
-            if let Some(address) = text.lines().find_map(listening) {
-                return Some(Some(address));
-            }
-            (*ended.lock().unwrap() == 2).then_some(None)
-        });
-        let Some(Some(address)) = address else {
-            drop(child.kill());
-            let status = child.wait();
-            panic!("the proxy did not listen ({status:?}); its log:\n{}", log.lock().unwrap());
-        };
-        Self { child, address, home, log }
+            .envs(env.iter().copied());
+        let running = Running::start("the proxy", &mut command);
+        let address = running.wait(events::DEADLINE, |log| log.lines().find_map(listening));
+        Self { running, address: address.expect("the proxy listens"), home }
     }
 
     /// `127.0.0.1:PORT`
@@ -143,36 +131,42 @@ impl Proxy {
 
     /// All it has printed so far.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.running.log()
     }
 
     /// Waits for a text in its log.
     pub fn wait_log(&self, text: &str, deadline: Duration) -> bool {
-        events::wait(deadline, || self.log.lock().unwrap().contains(text).then_some(())).is_some()
+        self.running.wait_log(text, deadline)
     }
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.running.pid()
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    /// Whether it has not ended.
+    pub fn lives(&mut self) -> bool {
+        self.running.lives()
     }
 
     /// Asks it to stop.
     pub fn sigterm(&self) {
-        self.signal(Signal::SIGTERM);
+        self.running.signal(Signal::SIGTERM);
     }
 
     /// Asks it to read its configuration again.
     pub fn sighup(&self) {
-        self.signal(Signal::SIGHUP);
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        self.running.signal(Signal::SIGHUP);
     }
 
     /// Waits for its end.
     pub fn wait_exit(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        self.running.wait_exit()
     }
 
     /// Sends a request with the token.
@@ -184,16 +178,6 @@ impl Proxy {
     /// Sends a streaming `/v1/responses` request with the token.
     pub fn responses(&self, body: &Value) -> http::Answer {
         self.send("POST", "/v1/responses", Some(body)).unwrap_or_else(|e| panic!("no answer ({e}): {}", self.log()))
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        if std::thread::panicking() {
-            eprintln!("--- log of the proxy ---\n{}---", self.log());
-        }
     }
 }
 
@@ -228,19 +212,4 @@ fn listening(line: &str) -> Option<String> {
     // A line may come in two writes, but it ends before it is looked at.
     let port = address.rsplit(':').next()?;
     (!port.is_empty() && port != "0").then_some(address)
-}
-
-fn collect(from: impl Read + Send + 'static, log: &Arc<Mutex<String>>, ended: &Arc<Mutex<u32>>) {
-    let (log, ended) = (Arc::clone(log), Arc::clone(ended));
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(from);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-            log.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
-            line.clear();
-            events::notify();
-        }
-        *ended.lock().unwrap() += 1;
-        events::notify();
-    });
 }
