@@ -30,5 +30,6 @@ mod openai;
 mod requests;
 mod timeline;
 mod tls;
+mod watchdog;
 mod watchdog_desktop;
 mod watchdog_sources;

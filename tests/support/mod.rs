@@ -19,6 +19,7 @@ pub mod proxy;
 pub mod responses;
 pub mod tui;
 pub mod upstream;
+pub mod watchdog;
 
 use std::path::{Path, PathBuf};
 
