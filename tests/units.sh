@@ -308,21 +308,6 @@ two_users() { # a second user gets a port of her own, and nothing of the first o
     root userdel -r bob
 }
 # --- defects, in a build that has them on demand ---
-misbehaving() { # the unit runs that build, with the package's own limit of starts
-    "$box" copy "$name" "$faulty" /opt/codex-proxy
-    user sh -c 'mkdir -p ~/.config/systemd/user/codex-proxy.service.d &&
-        printf "[Service]\nExecStart=\nExecStart=/opt/codex-proxy\n" >~/.config/systemd/user/codex-proxy.service.d/fault.conf'
-    ctl daemon-reload
-    ctl reset-failed codex-proxy.service
-    ctl restart codex-proxy.service
-}
-behaving() {
-    user rm -r /home/alice/.config/systemd/user/codex-proxy.service.d
-    ctl daemon-reload
-    configure ''
-    ctl restart codex-proxy.service
-    root rm /opt/codex-proxy
-}
 post() { # post BODY CURL-ARGUMENT…: prints the status, 000 if the connection broke; the body goes to a file in the box
     local token
     token=$(user codex-proxyctl token --port $port)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the checks of tests/units.sh are made of. Sourced by it, which sets $box, $work, $kept and $port; $suite and $name
-# are those of the box at hand.
+# What the checks of tests/units.sh and tests/watchdog.sh are made of. Sourced by them, which set $box, $work, $kept, $port
+# and $faulty (what tests/fault-build.sh made); $suite and $name are those of the box at hand.
 
 # check NAME COMMAND…: one test. What it printed is shown when it fails, and what the journal says; what it told (see
 # there) always.
@@ -91,3 +91,18 @@ no_cap() { # the cap would end the tests below; the package's own is tried elsew
     ctl daemon-reload
 }
 with_cap() { user rm -r /home/alice/.config/systemd/user/codex-proxy.service.d; ctl daemon-reload; ctl reset-failed codex-proxy.service; }
+misbehaving() { # the unit runs that build, with the package's own limit of starts
+    "$box" copy "$name" "$faulty" /opt/codex-proxy
+    user sh -c 'mkdir -p ~/.config/systemd/user/codex-proxy.service.d &&
+        printf "[Service]\nExecStart=\nExecStart=/opt/codex-proxy\n" >~/.config/systemd/user/codex-proxy.service.d/fault.conf'
+    ctl daemon-reload
+    ctl reset-failed codex-proxy.service
+    ctl restart codex-proxy.service
+}
+behaving() {
+    user rm -r /home/alice/.config/systemd/user/codex-proxy.service.d
+    ctl daemon-reload
+    configure ''
+    ctl restart codex-proxy.service
+    root rm /opt/codex-proxy
+}
