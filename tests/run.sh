@@ -61,15 +61,17 @@ timeout 300 "$OPENAI_PYTHON" tests/openai_parse.py </dev/null 2>&1 | tee "$out/o
 count "openai package" "${PIPESTATUS[0]}" "$out/openai" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
 
 # box*.sh are read where tests/units.sh takes them in.
-check "shellcheck" shellcheck -x .ci/run tests/*.sh tests/support/memory_limits.sh tests/systemd-box debian/codex-proxy.postinst debian/codex-proxy.prerm \
+check "shellcheck" shellcheck -x .ci/run tests/*.sh tests/support/memory_limits.sh tests/support/clock_jump.sh tests/systemd-box debian/codex-proxy.postinst debian/codex-proxy.prerm \
     debian/codex-proxy.postrm
 if [ "$(id -u)" -eq 0 ]; then
     timeout 1800 tests/package.sh </dev/null 2>&1 | tee "$out/package" | sed 's/^/  /'
     count "package" "${PIPESTATUS[0]}" "$out/package" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
     timeout 1500 tests/units.sh --full </dev/null 2>&1 | tee "$out/units" | sed 's/^/  /'
     count "units" "${PIPESTATUS[0]}" "$out/units" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
-    timeout 1300 tests/vm.sh </dev/null 2>&1 | tee "$out/vm" | sed 's/^/  /'
-    count "limits of memory" "${PIPESTATUS[0]}" "$out/vm" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
+    timeout 2400 tests/watchdog.sh </dev/null 2>&1 | tee "$out/watchdog" | sed 's/^/  /'
+    count "watchdog" "${PIPESTATUS[0]}" "$out/watchdog" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
+    timeout 2400 tests/vm.sh </dev/null 2>&1 | tee "$out/vm" | sed 's/^/  /'
+    count "virtual machines" "${PIPESTATUS[0]}" "$out/vm" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
 else
     echo "skipped the package, its units and their limits: containers, machines and apt-get need root"
 fi

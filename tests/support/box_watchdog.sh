@@ -352,20 +352,27 @@ seen_trouble() { # what it says within some seconds; nothing, if it stays well
     while [ $SECONDS -lt $end ] && well; do sleep 0.2; done
     trouble | tail -n 1
 }
-# without WHAT BREAK MEND: what it says then, whether a death is still recorded, and when it is well again.
+# without WHAT BREAK MEND: whether a death is recorded at that moment, what it says then, whether a death later on is
+# recorded, and when it is well again.
 without() {
-    local trouble took begun status=0
+    local first said took begun status=0
     quiet
     soon 30 is $service ActiveState active
+    user rm -f /tmp/now /tmp/now.ready
+    tool recorded 90 /tmp/now >"$work/$name.first" &
+    soon 10 user test -e /tmp/now.ready
     "$2"
-    trouble=$(seen_trouble)
+    user touch /tmp/now
+    wait $! || status=$?
+    first=$(tail -n 1 "$work/$name.first")
+    said=$(seen_trouble)
     took=$(tool recorded 90) || status=$?
-    [ $status = 0 ] || { echo "$took"; took='not tried: the proxy is not active'; }
     "$3"
     begun=$EPOCHREALTIME
     soon 90 well || status=1
-    printf '%s | %s | %s | %s s\n' "$1" "$trouble" "$took" "$(((${EPOCHREALTIME/./} - ${begun/./}) / 1000000))" >>"$work/$name.blind"
-    [ $status = 0 ] && [ "$took" != never ]
+    printf '%s | %s | %s | %s | %s s\n' "$1" "$first" "$said" "${took##*$'\n'}" \
+        "$(((${EPOCHREALTIME/./} - ${begun/./}) / 1000000))" >>"$work/$name.blind"
+    [ $status = 0 ] && [ "$first" != never ] && [ "$took" != never ]
 }
 hide_journal() { root chmod 700 /var/log/journal; user pkill -x journalctl; }
 show_journal() { root chmod 2755 /var/log/journal; }
