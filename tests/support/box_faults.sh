@@ -118,13 +118,13 @@ sessions_go_on() {
 # --- files ---
 state=/home/alice/.local/state/codex-proxy
 runtime=/run/user/1000/codex-proxy
-small_disk() { # small_disk DIRECTORY: puts one of 64 KiB there, until the check ends
-    root sh -ec "mkdir /tmp/kept; cp -a $1/. /tmp/kept; mount -t tmpfs -o size=64k,uid=1000,gid=1000,mode=700 small $1
-        cp -a /tmp/kept/. $1"
+small_disk() { # small_disk DIRECTORY: puts one of 32 MiB there, until the check ends; what the watchdog keeps takes ten
     # shellcheck disable=SC2064  # the directory as it is now
     trap "root sh -c 'umount -l $1; rm -r /tmp/kept'" EXIT
+    root sh -ec "mkdir /tmp/kept; cp -a $1/. /tmp/kept; mount -t tmpfs -o size=32m,uid=1000,gid=1000,mode=700 small $1
+        cp -a /tmp/kept/. $1"
 }
-fill() { root sh -c "head -c 100k /dev/zero >$1/filler.\$\$ || true" 2>&1 | grep 'No space left'; }
+fill() { root sh -c "head -c 33M /dev/zero >$1/filler.\$\$ || true" 2>&1 | grep 'No space left'; }
 degraded() { # degraded WHY: requests are served, and the rest is told
     state_is degraded
     [ "$(request)" = 200 ]
