@@ -210,18 +210,25 @@ fn a_leftover_is_ended_and_the_proxy_is_started_once() {
     let Some(bus) = Bus::start() else { return };
     let (home, mut leftover) = (Home::new(), leftover());
     bus::run(async {
-        let manager = Manager::start(&bus, leftover.port(), "done").await;
+        let manager = Manager::start(&bus, leftover.port(), "later").await;
         let mut watchdog = Watchdog::start(&home, &bus).await;
         let client = &mut watchdog.client;
         manager.port_is_taken().await;
         let id = announced(client).await;
-        for action in [KILL, "start_proxy"] {
+        let finished = async |client: &mut Client, action: &str| {
             let finished = client.next("ActionFinished").await;
             assert_eq!((finished.id, finished.text.as_str()), (id.clone(), action));
             assert_eq!(text(&finished.facts, "outcome").unwrap(), "done");
-        }
+        };
+        finished(client, KILL).await;
         assert!(!leftover.lives());
+        assert_eq!(manager.until_asked().await, START);
         is_error(client, "Cancel", &id, "NothingPending").await;
+        manager.serves().await;
+        // A real start takes longer than the news of it. No change of this number is signalled.
+        while client.get::<u32>("RestartsInWindow").await == 0 {}
+        manager.job_done().await;
+        finished(client, "start_proxy").await;
         closed(client, &id, "healed").await;
         assert!(client.story(&id).await.contains("seen to help after "));
         assert_eq!(manager.asked(), START);
@@ -308,7 +315,7 @@ fn what_is_open_when_it_is_killed_goes_on_and_nothing_is_done_twice() {
     let Some(bus) = Bus::start() else { return };
     let (home, mut leftover) = (Home::new(), leftover());
     bus::run(async {
-        let manager = Manager::start(&bus, leftover.port(), "never").await;
+        let manager = Manager::start(&bus, leftover.port(), "later").await;
         let mut watchdog = Watchdog::start(&home, &bus).await;
         manager.port_is_taken().await;
         let id = announced(&mut watchdog.client).await;
