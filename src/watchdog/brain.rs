@@ -375,6 +375,7 @@ impl Brain {
         // Sources tell everything anew; what happened meanwhile is in the journal, and counts.
         self.world.restarted(horizon);
         for incident in self.open.values_mut() {
+            incident.asked_since = None;
             match incident.phase {
                 Phase::Announced { .. } => incident.phase = Phase::Deciding,
                 Phase::Verifying { .. } => incident.phase = Phase::Verifying { since: at, proven: None },

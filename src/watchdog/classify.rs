@@ -413,6 +413,16 @@ impl World {
         self.state(unit).map_or(Active::Unknown, |state| state.active)
     }
 
+    /// Whether the manager has said enough of the proxy to go by. Units are told one by one: what it means that the
+    /// proxy does not run depends on its socket.
+    pub fn is_told(&self) -> bool {
+        match self.active(Unit::Proxy) {
+            Active::Unknown => false,
+            Active::Failed | Active::Inactive => self.active(Unit::Socket) != Active::Unknown,
+            Active::Active | Active::Activating | Active::Deactivating => true,
+        }
+    }
+
     /// The manager starts the proxy, or runs it, and it is not known to be silent.
     pub fn manager_acts(&self) -> bool {
         match self.active(Unit::Proxy) {
@@ -454,7 +464,8 @@ impl World {
             return true;
         }
         match (self.active(Unit::Proxy), self.active(Unit::Socket)) {
-            (Active::Inactive, Active::Active | Active::Inactive) => settled(Unit::Proxy),
+            // While the proxy is started its socket is there a moment before.
+            (Active::Inactive, Active::Active | Active::Inactive) => settled(Unit::Proxy) && settled(Unit::Socket),
             (Active::Failed, Active::Inactive) => settled(Unit::Proxy) && settled(Unit::Socket),
             _ => self.given_up() && self.fallback_stopped && settled(Unit::Capped),
         }

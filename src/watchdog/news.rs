@@ -34,8 +34,8 @@ pub enum Wish {
     Enable(bool),
 }
 
-/// Why a wish is not fulfilled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a wish is not fulfilled, or not for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// No such incident is open.
     Unknown,
@@ -43,6 +43,8 @@ pub enum Refusal {
     NothingPending,
     /// A number is not one of those allowed.
     OutOfRange,
+    /// It is so, but only until the watchdog is started anew: it cannot be kept, for this reason.
+    NotKept(String),
 }
 
 /// A wish, and where the answer goes.

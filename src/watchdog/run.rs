@@ -211,9 +211,9 @@ impl Watchdog {
         if !self.stories.is_empty() {
             info!(codex_incidents = self.stories.len(), "going on with what was open");
         }
-        self.step(What::Began { boot });
+        self.go(What::Began { boot });
         let numbers = Numbers::from(&options.config.faults);
-        self.step(What::Configured { numbers, enabled: options.config.enabled, only_watch: self.dry });
+        self.go(What::Configured { numbers, enabled: options.config.enabled, only_watch: self.dry });
     }
 
     async fn attend(
@@ -230,7 +230,7 @@ impl Watchdog {
         let mut stop: Pin<&mut _> = std::pin::pin!(stop);
         loop {
             while let Some(what) = self.waiting.pop_front() {
-                self.step(what);
+                self.go(what);
             }
             self.aim();
             self.show();
@@ -261,7 +261,7 @@ impl Watchdog {
                     info!(codex_incident = incident.to_string(), codex_refusal = ?answered.err(), "cancelled at the desktop");
                 }
                 () = sleep_until(wake) => {
-                    self.step(What::Tick);
+                    self.go(What::Tick);
                     manager.alive();
                     alive = Instant::now();
                 }
@@ -272,7 +272,8 @@ impl Watchdog {
     fn wake(&self) -> Instant {
         let at = now();
         let due = self.brain.wake(at).map_or(u64::MAX, |wake| wake.since_us(at));
-        Instant::now() + Duration::from_micros(due).min(REST_MAX)
+        let mends = self.book.as_ref().and_then(Book::rest).unwrap_or(REST_MAX);
+        Instant::now() + Duration::from_micros(due).min(REST_MAX).min(mends)
     }
 
     fn see(&mut self, seen: Seen) {
@@ -283,14 +284,14 @@ impl Watchdog {
         }
         let kept = self.step(What::Signal(seen.signal));
         if let Some(cursor) = seen.cursor {
-            self.cursor.passed(cursor, kept);
+            self.cursor.passed(cursor, kept.unwrap_or(false));
         }
     }
 
     fn done(&mut self, done: Done) {
         match done {
             Done::Command { command, outcome } => {
-                self.step(What::Outcome { command, outcome });
+                self.go(What::Outcome { command, outcome });
             }
             Done::Look => {}
         }
@@ -314,12 +315,19 @@ impl Watchdog {
             Wish::NoteStop => What::Stopped,
             Wish::Enable(acts) => What::Enable(*acts),
         };
-        self.step(what);
-        Ok(())
+        self.step(what).map(drop).map_err(Refusal::NotKept)
+    }
+
+    /// A step of which nobody waits to hear: that something cannot be kept is told by the book.
+    fn go(&mut self, what: What) {
+        drop(self.step(what));
     }
 
     /// One step: the brain answers, the answer is kept, then done. Says whether anything had to be kept and was.
-    fn step(&mut self, what: What) -> bool {
+    ///
+    /// # Errors
+    /// Why it could not be kept.
+    fn step(&mut self, what: What) -> Result<bool, String> {
         let input = Input { at: now(), what };
         let before = self.book.as_ref().is_some_and(Book::needs_before).then(|| self.brain.clone());
         let commands = self.brain.step(&input);
@@ -327,12 +335,12 @@ impl Watchdog {
             Some(book) => book.keep(before, &input, &commands, &self.brain),
             None => Ok(()),
         };
-        let why = kept.err().map(|error| error.to_string());
+        let kept = kept.map_err(|error| causes(&error));
         let any = !commands.is_empty();
         for command in commands {
-            self.obey(command, why.as_deref());
+            self.obey(command, kept.as_ref().err().map(String::as_str));
         }
-        any && why.is_none()
+        kept.map(|()| any)
     }
 
     fn obey(&mut self, command: Command, not_kept: Option<&str>) {
@@ -513,6 +521,17 @@ impl Watchdog {
         }
         text
     }
+}
+
+/// An error and what led to it, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// The level of an entry is part of its call site.

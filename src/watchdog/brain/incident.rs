@@ -40,6 +40,8 @@ pub struct Incident {
     pub(super) commands: u32,
     /// Since when guards forbid what is next.
     pub(super) held_since: Option<Time>,
+    /// Since when it is waited for what must be looked at; a restart asks anew.
+    pub(super) asked_since: Option<Time>,
     /// Something was done that the fault must be seen to yield to.
     pub(super) changed: bool,
     pub(super) alerted: bool,
@@ -125,6 +127,7 @@ impl Incident {
             act: 0,
             commands: 0,
             held_since: None,
+            asked_since: None,
             changed: false,
             alerted: false,
             asked: Vec::new(),
@@ -229,12 +232,12 @@ impl Incident {
             && matches!(self.phase, Phase::Verifying { since, .. } if at.since_us(since) < micros(self.fault.row().verify.within));
         if again || (watched && matches!(self.phase, Phase::Verifying { proven: Some(_), .. })) {
             // Another life of the process: the manager acts again.
-            self.since = at;
+            (self.since, self.asked_since) = (at, None);
             self.stand_on(0);
         } else {
             if self.advised.is_some() {
                 // What rules watch from here on is to be seen from here on.
-                self.since = at;
+                (self.since, self.asked_since) = (at, None);
             }
             self.step_on();
         }

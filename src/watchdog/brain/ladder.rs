@@ -22,9 +22,13 @@ impl Brain {
         while let Some(rung) = row.ladder.get(incident.rung) {
             let holds = if incident.act > 0 { Some(true) } else { self.holds(rung.when, incident, at) };
             match holds {
-                Some(true) => break,
+                Some(true) => {
+                    incident.asked_since = None;
+                    break;
+                }
                 Some(false) => incident.stand_on(incident.rung + 1),
                 None => {
+                    incident.asked_since.get_or_insert(at);
                     out.push(Command::Look(Source::Processes));
                     return incident.restrain(Guard::Evidence, Some(at.plus_us(LOOK_TIME_MAX_US)), at, out);
                 }
@@ -111,12 +115,9 @@ impl Brain {
 
     /// Whether a rung's condition holds; `None` if it must be looked at first.
     fn holds(&self, when: When, incident: &Incident, at: Time) -> Option<bool> {
-        let asked = matches!(incident.phase, Phase::Deciding) && at.since_us(incident.since) >= LOOK_TIME_MAX_US;
-        if when != When::Always
-            && incident.subject == Subject::Proxy
-            && !asked
-            && self.world.active(Unit::Proxy) == Active::Unknown
-        {
+        let asked = matches!(incident.phase, Phase::Deciding)
+            && incident.asked_since.is_some_and(|since| at.since_us(since) >= LOOK_TIME_MAX_US);
+        if when != When::Always && incident.subject == Subject::Proxy && !asked && !self.world.is_told() {
             return None;
         }
         let port = || match self.world.port_since(incident.since) {

@@ -1035,3 +1035,47 @@ fn every_guard_and_every_verification_is_needed() {
         parts.filter(|part| (0..WORLDS_MAX).all(|seed| world(seed, Some(*part)).is_ok())).collect();
     assert!(unnoticed.is_empty(), "nothing noticed that these were missing: {unnoticed:?}");
 }
+
+/// A watchdog that is restarted knows nothing of the world for a moment; what it had announced or held back goes on all
+/// the same, however old it is.
+#[test]
+fn a_restart_looks_again_before_it_gives_up() {
+    let boot = || What::Began { boot: "b0".to_owned() };
+    let unit = |unit, active, result: &str| {
+        let (result, invocation) = (result.to_owned(), if unit == Unit::Proxy { "7" } else { "" }.to_owned());
+        let (restarts, pid, exit_code, exit_status) = (0, 0, 0, 0);
+        Observation::Unit(UnitState { unit, active, result, invocation, restarts, pid, exit_code, exit_status })
+    };
+    let leftover = Process { pid: 9, start: 1, exe: "/usr/bin/codex-proxy".to_owned(), inode: 5, terminal: false };
+    let taken = [unit(Unit::Proxy, Active::Inactive, "success"), unit(Unit::Socket, Active::Failed, "resources")];
+    let capped =
+        [unit(Unit::Proxy, Active::Failed, "success"), unit(Unit::Socket, Active::Failed, "service-start-limit-hit")];
+    let limit = Observation::StartLimit { burst: 1, interval_us: 600 * SECOND_US };
+    for (units, port) in [(taken, Some(Port::Stale(leftover))), (capped, None)] {
+        let mut brain = Brain::new(Numbers::default(), false);
+        let mut told = Vec::new();
+        let tell = |brain: &mut Brain, second: u64, what: What| -> Vec<Fact> {
+            let at = Time::default().plus_us((10_000 + second) * SECOND_US);
+            let said = brain.step(&Input { at, what });
+            said.into_iter()
+                .filter_map(|one| if let Command::Record(entry) = one { Some(entry.fact) } else { None })
+                .collect()
+        };
+        let see = |observation: &Observation, second: u64| {
+            let at = Time::default().plus_us((10_000 + second) * SECOND_US);
+            What::Signal(Signal { at, source: Source::Units, observation: observation.clone() })
+        };
+        for begin in [0, 20] {
+            told.extend(tell(&mut brain, begin, boot()));
+            told.extend(tell(&mut brain, begin, see(&limit, begin)));
+            told.extend(units.iter().flat_map(|unit| tell(&mut brain, begin, see(unit, begin))).collect::<Vec<_>>());
+            told.extend(
+                port.iter()
+                    .flat_map(|port| tell(&mut brain, begin + 1, see(&Observation::Port(port.clone()), begin + 1)))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        assert_eq!(brain.open().map(|one| one.id).collect::<Vec<_>>(), [IncidentId(1)], "{told:#?}");
+        assert_eq!(brain.pending().is_some(), port.is_some(), "{told:#?}");
+    }
+}

@@ -51,6 +51,9 @@ impl From<Refusal> for CallError {
             Refusal::NothingPending => Self::NothingPending(
                 "Nothing of it can be cancelled: a command was sent already, or none will be.".to_owned(),
             ),
+            Refusal::NotKept(why) => {
+                Self::Store(format!("It is so now, but would be forgotten if the watchdog were started anew: {why}"))
+            }
             Refusal::OutOfRange => Self::OutOfRange(format!("A pause has 1 to {PAUSE_MAX_S} seconds.")),
         }
     }

@@ -62,6 +62,11 @@ impl Book {
         self.trouble.as_deref()
     }
 
+    /// How long it rests before it tries again to keep something; `None`: it is not in trouble.
+    pub fn rest(&self) -> Option<Duration> {
+        self.trouble.as_ref().map(|_| OPEN_PAUSE.saturating_sub(self.tried.elapsed()))
+    }
+
     /// Whether [`Book::keep`] needs the brain as it was before the input.
     pub fn needs_before(&self) -> bool {
         !self.follows
@@ -80,7 +85,9 @@ impl Book {
         after: &Brain,
     ) -> Result<(), StoreError> {
         let was_open = before.as_ref().map_or(self.follows, |brain| brain.open().next().is_some());
-        if !was_open && after.open().next().is_none() && !is_wish(&input.what) && commands.is_empty() {
+        let of_interest = was_open || after.open().next().is_some() || is_wish(&input.what) || !commands.is_empty();
+        // In trouble anything will do to see whether it is over.
+        if !of_interest && (self.trouble.is_none() || self.tried.elapsed() < OPEN_PAUSE) {
             self.follows = false;
             return Ok(());
         }
@@ -98,6 +105,7 @@ impl Book {
             // Another version of the program may say something else to the same inputs; what was done stays done.
             lines.push(Kept::State(Box::new(after.clone())));
         }
+        let rests = self.store.is_none() && self.tried.elapsed() < OPEN_PAUSE;
         let kept = self.append(&lines, durable, after);
         match &kept {
             Ok(()) => {
@@ -105,7 +113,14 @@ impl Book {
                     info!("incidents are kept again");
                 }
             }
-            Err(error) => self.in_trouble(error),
+            // What it was in trouble with is still so.
+            Err(_) if rests => {}
+            Err(error) => {
+                self.in_trouble(error);
+                if self.store.is_some() {
+                    self.tried = Instant::now();
+                }
+            }
         }
         self.follows = kept.is_ok() && after.open().next().is_some();
         kept
