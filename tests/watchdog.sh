@@ -140,7 +140,7 @@ table() { # table WHAT HEAD PART…: prints and keeps the rows of these boxes
 }
 for suite in "${suites[@]}"; do
     table faults 'injection | fault named | detected after ms | action(s) | end | verified how' faults defects
-    rows=blind table blind 'without | Trouble | a death is recorded after ms | sight is back after' sight
+    rows=blind table blind 'without | a death at that moment is recorded after ms | Trouble | a later death, ms | sight is back after' sight
 done
 echo
 passed=$(grep -c '^ok ' "$work/result" || true)

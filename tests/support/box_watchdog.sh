@@ -438,7 +438,7 @@ borrowed_name() { # the proxy's name on the bus, while the proxy is stopped
     ctl stop codex-proxy.socket $service
     soon 5 is $service ActiveState inactive
     unmoved tool own org.codexproxy.Proxy1 | tee "$work/$name.owner"
-    grep python "$work/$name.owner"
+    grep 'was owned by the forger' "$work/$name.owner"
     ctl start $service
     soon 5 answers
 }

@@ -97,10 +97,15 @@ def starts(since_us):
                                     f"_PID={manager_pid()}")]
 
 
-def manager_pid():
+def owner_pid(name):
+    """The process that owns a name on the bus."""
     said = subprocess.run(["busctl", "--user", "call", "org.freedesktop.DBus", "/", "org.freedesktop.DBus",
-                           "GetConnectionUnixProcessID", "s", "org.freedesktop.systemd1"], capture_output=True, text=True)
-    return int(said.stdout.split()[1])
+                           "GetConnectionUnixProcessID", "s", name], capture_output=True, text=True)
+    return int((said.stdout.split() or [0, 0])[1])
+
+
+def manager_pid():
+    return owner_pid("org.freedesktop.systemd1")
 
 
 class Store:
@@ -380,8 +385,9 @@ def taken_port(turn, turns):
         wrong.append("the leftover lives")
         left.kill()
         left.wait()
-    if active(PROXY) is None or ends[-1:] != ["healed"]:
-        wrong.append(f"the proxy is {show(PROXY, 'ActiveState')}, and the end is {ends}")
+    # Once, and nobody is alarmed about what is mended.
+    if active(PROXY) is None or ends != ["healed"]:
+        wrong.append(f"the proxy is {show(PROXY, 'ActiveState')}, and the ends are {ends}")
     return [f"port taken {turn + 1}: {one}" for one in wrong]
 
 
@@ -548,9 +554,7 @@ def own(name):
         body += b"\0" * (-len(body) % 8)
         bus.send(4, "/org/codexproxy/Proxy1", "org.codexproxy.Proxy1", "FailureSignal", "ssa{sv}", body)
         time.sleep(0.3)
-    said = subprocess.run(["busctl", "--user", "--no-pager", "list"], capture_output=True, text=True).stdout
-    print(next((line for line in said.splitlines() if line.startswith(name)), f"{name} is not owned"))
-    time.sleep(2)
+    print(f"{name} was {'owned' if owner_pid(name) == os.getpid() else 'not owned'} by the forger")
 
 
 def forge(*fields):
