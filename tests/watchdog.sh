@@ -128,19 +128,20 @@ done
 broken=0
 for job in "${jobs[@]}"; do wait "$job" || broken=$((broken + 1)); done
 for name in "${names[@]}"; do cat "$work/result.$name"; done | tee "$work/result"
-table() { # table WHAT HEAD PART…: prints and keeps the rows of these boxes
-    local file=$kept/$suite.$1.txt part
-    {
-        echo "$2"
-        for part in "${@:3}"; do cat "$work/inj-$$-$suite-$part.${rows:-rows}" 2>/dev/null || true; done
-    } >"$file"
+table() { # table WHAT SUFFIX HEAD PART…: prints and keeps the rows of these boxes, if any was tried
+    local file=$kept/$suite.$1.txt part rows=()
+    for part in "${@:4}"; do
+        if [ -e "$work/inj-$$-$suite-$part.$2" ]; then rows+=("$work/inj-$$-$suite-$part.$2"); fi
+    done
+    [ ${#rows[@]} -gt 0 ] || return 0
+    { echo "$3"; cat "${rows[@]}"; } >"$file"
     echo
     echo "$suite (target/units/$suite.$1.txt):"
     sed 's/^/    /' "$file"
 }
 for suite in "${suites[@]}"; do
-    table faults 'injection | fault named | detected after ms | action(s) | end | verified how' faults defects
-    rows=blind table blind 'without | a death at that moment is recorded after ms | Trouble | a later death, ms | sight is back after' sight
+    table faults rows 'injection | fault named | detected after ms | action(s) | end | verified how' faults defects
+    table blind blind 'without | a death at that moment is recorded after ms | Trouble | a later death, ms | sight is back after' sight
 done
 echo
 passed=$(grep -c '^ok ' "$work/result" || true)
