@@ -225,7 +225,8 @@ fn scripted(home: &std::path::Path, script: &str) -> journal::Settings {
 #[test]
 fn the_journal_is_read_back_then_followed() {
     let home = scratch();
-    // Read back: one start; followed after it: another, then the child ends and is started again after that one.
+    // Read back: one start, and all starts once more by number; followed after it: another, then the child ends and is
+    // started again after that one.
     let settings = scripted(
         home.path(),
         r#"start() { echo "{\"__CURSOR\":\"c$1\",\"__REALTIME_TIMESTAMP\":\"$1\",\"__MONOTONIC_TIMESTAMP\":\"$1\",\"_BOOT_ID\":\"b0\",\"_UID\":\"1000\",\"_PID\":\"34\",\"_EXE\":\"/usr/lib/systemd/systemd\",\"_SYSTEMD_USER_UNIT\":\"init.scope\",\"USER_UNIT\":\"codex-proxy.service\",\"MESSAGE_ID\":\"7d4958e842da4a758f6c1cdc7b36dcc5\",\"USER_INVOCATION_ID\":\"0000000000000000000000000000000$1\"}"; }
@@ -233,6 +234,7 @@ case "$*" in
 *--follow*--after-cursor=c2*) start 3; exec sleep 60;;
 *--follow*--after-cursor=c1*) start 2;;
 *--follow*) exit 9;;
+*--lines=256*MESSAGE_ID=*) start 0; start 1;;
 *) start 1;;
 esac"#,
     );
@@ -242,7 +244,7 @@ esac"#,
         let mut tasks = JoinSet::new();
         tasks.spawn(journal::follow(settings, pid, sender));
         let mut told = Vec::new();
-        while told.len() < 5 {
+        while told.len() < 7 {
             let seen = seen.recv().await.unwrap();
             told.push(match seen.signal.observation {
                 Observation::Starting { invocation } => {
@@ -253,7 +255,7 @@ esac"#,
                 other => panic!("{other:?}"),
             });
         }
-        assert_eq!(told, ["1 c1", "sees", "known", "2 c2", "3 c3"]);
+        assert_eq!(told, ["1 c1", "0 ", "1 ", "sees", "known", "2 c2", "3 c3"]);
         drop(seen);
         tasks.join_next().await.unwrap().unwrap();
     });

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use self::entry::{Line, Reader, Trust, cursor_mono_us};
+use self::entry::{Line, MANAGER_PROGRAMS, MANAGER_UNIT, Reader, STARTING, Trust, cursor_mono_us};
 use super::{Out, Seen, Sight, Unheard, now};
 use crate::watchdog::signal::{Observation, SECOND_US, Source, Time, Unit};
 
@@ -31,6 +31,8 @@ const WORDS_BYTES_MAX: usize = 512;
 const MANAGER_WAIT: Duration = Duration::from_secs(5);
 /// Reading back a start-limit interval takes a fraction of a second.
 const READ_BACK_LIMIT: Duration = Duration::from_secs(60);
+/// Starts that are read back at most, of however long ago: more than fit the limit of any sensible unit.
+const STARTS_MAX: usize = 256;
 /// A child that lived so long works.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// Ends of children in a row, after which this source is blind.
@@ -91,6 +93,16 @@ impl Settings {
         all
     }
 
+    /// The manager's entries about starts of the proxy; what others write does not crowd them out.
+    fn starts(&self) -> Vec<String> {
+        let mut all = self.anything().to_vec();
+        all.extend(MANAGER_PROGRAMS.iter().map(|program| format!("_EXE={program}")));
+        all.push(format!("_SYSTEMD_USER_UNIT={MANAGER_UNIT}"));
+        all.push(format!("USER_UNIT={}", Unit::Proxy.name()));
+        all.push(format!("MESSAGE_ID={STARTING}"));
+        all
+    }
+
     fn anything(&self) -> [String; 2] {
         [format!("_UID={}", self.uid), format!("_BOOT_ID={}", self.boot)]
     }
@@ -105,8 +117,16 @@ pub async fn follow(settings: Settings, mut manager: watch::Receiver<Option<u32>
     let out = Out { sender, source: Source::Journal };
     let (uid, boot) = (settings.uid, settings.boot.clone());
     let passed = settings.cursor.as_deref().and_then(|cursor| cursor_mono_us(cursor, &settings.boot));
-    let mut follower =
-        Follower { settings, out: out.clone(), sight: Sight::unknown(), passed, last: None, failures: 0, skipped: 0 };
+    let mut follower = Follower {
+        settings,
+        out: out.clone(),
+        sight: Sight::unknown(),
+        passed,
+        last: None,
+        starts_only: false,
+        failures: 0,
+        skipped: 0,
+    };
     drop(timeout(MANAGER_WAIT, manager.wait_for(Option::is_some)).await);
     let mut pause = PAUSE_FIRST;
     let trust = |manager_pid| Trust { uid, manager_pid, boot: boot.clone() };
@@ -119,7 +139,9 @@ pub async fn follow(settings: Settings, mut manager: watch::Receiver<Option<u32>
             Ok(()) = manager.changed() => {
                 manager_pid = *manager.borrow_and_update();
                 reader = Reader::new(trust(manager_pid));
-                follower.last = None;
+                if let Some(Place::After(cursor)) = follower.last.take() {
+                    follower.settings.cursor = Some(cursor);
+                }
                 continue;
             }
             () = out.sender.closed() => return,
@@ -184,6 +206,8 @@ struct Follower {
     passed: Option<u64>,
     /// Where to go on; `None`: read back first.
     last: Option<Place>,
+    /// Only starts are told, and no place is passed by it.
+    starts_only: bool,
     failures: u32,
     skipped: u64,
 }
@@ -197,6 +221,8 @@ impl Follower {
     }
 
     async fn try_run(&mut self, reader: &mut Reader, manager_known: bool) -> Result<(), Over> {
+        // Reading back may have been broken off.
+        self.starts_only = false;
         let from = match self.last.clone() {
             Some(from) => from,
             None => self.read_back(reader, manager_known).await?,
@@ -227,14 +253,22 @@ impl Follower {
         let mono_us = began.mono_us.saturating_sub(back_us);
         // A second more, for clocks that were set.
         let since = Place::Since(Time { mono_us, wall_us: began.wall_us.saturating_sub(back_us + SECOND_US) });
-        let older = self.settings.cursor.clone().filter(|_| self.passed.is_some_and(|passed| passed < mono_us));
-        let first = older.map_or_else(|| since.clone(), Place::After);
+        // By place where one is known, not by time of day: somebody may have set the clock since.
+        let known = self.settings.cursor.clone().filter(|_| self.passed.is_some());
+        let first = known.map_or_else(|| since.clone(), Place::After);
         let mut read = self.read_to_end(&first, reader).await;
         if matches!(first, Place::After(_)) && matches!(&read, Err(Over::Failed { denied: false, .. })) {
             self.settings.cursor = None;
             read = self.read_to_end(&since, reader).await;
         }
         let last = read?.last;
+        // The last ones by number, for the same reason.
+        self.starts_only = true;
+        let mut starts = vec![format!("--lines={STARTS_MAX}")];
+        starts.extend(self.settings.starts());
+        let told = timeout(READ_BACK_LIMIT, self.child(&starts, Some(reader))).await;
+        self.starts_only = false;
+        told.map_err(|_| too_slow())??;
         if self.failures < FAILURES_MAX {
             self.sight.tell(&self.out, None).await?;
         }
@@ -319,6 +353,12 @@ impl Follower {
 
     /// Tells what an entry says, but for what was told before; starts are told again.
     async fn tell(&mut self, line: Line) -> Result<(), Unheard> {
+        if self.starts_only {
+            return match line.observation {
+                Some(starting @ Observation::Starting { .. }) => self.out.tell_at(line.at, starting, None).await,
+                _ => Ok(()),
+            };
+        }
         let old = self.passed.is_some_and(|passed| line.at.mono_us <= passed);
         if let Some(observation) = line.observation
             && (!old || matches!(observation, Observation::Starting { .. }))

@@ -16,12 +16,12 @@ use crate::model::signal::Signal as Reported;
 use crate::watchdog::signal::{Exit, Failure, Observation, Time, Unit};
 
 /// The manager's own program, as `/proc/PID/exe` names it with and without a merged `/usr`.
-const MANAGER_PROGRAMS: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
+pub(super) const MANAGER_PROGRAMS: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
 /// Where the manager itself runs.
-const MANAGER_UNIT: &str = "init.scope";
+pub(super) const MANAGER_UNIT: &str = "init.scope";
 
 // The manager's entries, by `MESSAGE_ID` (systemd's sd-messages.h; seen with 252 and 257).
-const STARTING: &str = "7d4958e842da4a758f6c1cdc7b36dcc5";
+pub(super) const STARTING: &str = "7d4958e842da4a758f6c1cdc7b36dcc5";
 const PROCESS_EXIT: &str = "98e322203f7a4ed290d09fe03c09fe15";
 const UNIT_FAILED: &str = "d9b373ed55a64feb8242e02dbe79a49c";
 const UNIT_SUCCESS: &str = "7ad2d189f7e94e70a38c781354912448";
