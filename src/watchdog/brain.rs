@@ -361,7 +361,9 @@ impl Brain {
     fn began(&mut self, boot: &str, at: Time, out: &mut Vec<Command>) {
         let same_boot = self.boot.is_empty() || self.boot == boot;
         boot.clone_into(&mut self.boot);
-        let horizon = if self.last == Time::default() { at } else { self.last };
+        // Each end counts once, however often it is told. So it does not matter how far back they are told, and this must
+        // not move: the run before may have ended before it had read what was missed.
+        let horizon = if self.last == Time::default() { at } else { self.world.horizon };
         if !same_boot {
             for incident in self.open.values_mut() {
                 incident.close(End::Unproven, "the machine was started anew", at, out);
@@ -377,7 +379,10 @@ impl Brain {
         for incident in self.open.values_mut() {
             incident.asked_since = None;
             match incident.phase {
-                Phase::Announced { .. } => incident.phase = Phase::Deciding,
+                // What was looked for must be looked for again.
+                Phase::Announced { .. } | Phase::Restrained { guard: Guard::Evidence, .. } => {
+                    incident.phase = Phase::Deciding;
+                }
                 Phase::Verifying { .. } => incident.phase = Phase::Verifying { since: at, proven: None },
                 // What was sent may still be under way at the manager: live until its time is over. Nobody is asked twice.
                 Phase::Acting { .. }

@@ -52,7 +52,7 @@ impl Ledger {
 
     /// A start was attempted. The same run counts once.
     pub fn add(&mut self, at: Time, invocation: &str) {
-        if invocation.is_empty() || self.starts.iter().any(|(_, known)| known == invocation) {
+        if invocation.is_empty() || self.knows(invocation) {
             return;
         }
         let place = self.starts.partition_point(|(known, _)| *known <= at.mono_us);
@@ -60,6 +60,11 @@ impl Ledger {
         if self.starts.len() > STARTS_MAX {
             self.starts.pop_front();
         }
+    }
+
+    /// Whether the run is counted already.
+    pub fn knows(&self, invocation: &str) -> bool {
+        self.starts.iter().any(|(_, known)| known == invocation)
     }
 
     /// `source` has missed nothing from `mono_us` on.

@@ -282,6 +282,12 @@ impl Watchdog {
         {
             self.aim = Aim { active: state.active == Active::Active, pid: state.pid };
         }
+        // After a restart the journal tells all starts again; what is known need not be kept once more.
+        if let Observation::Starting { invocation } = &seen.signal.observation
+            && self.brain.world().ledger.knows(invocation)
+        {
+            return;
+        }
         let kept = self.step(What::Signal(seen.signal));
         if let Some(cursor) = seen.cursor {
             self.cursor.passed(cursor, kept.unwrap_or(false));

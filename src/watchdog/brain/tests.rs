@@ -1079,3 +1079,45 @@ fn a_restart_looks_again_before_it_gives_up() {
         assert_eq!(brain.pending().is_some(), port.is_some(), "{told:#?}");
     }
 }
+
+/// A run of the watchdog that ends before it has read the journal back hides nothing from the next.
+#[test]
+fn what_two_restarts_missed_is_told_by_the_third_run() {
+    let at = |second: u64| Time::default().plus_us((10_000 + second) * SECOND_US);
+    let mut brain = Brain::default();
+    let mut hear = |second: u64, what: What| -> Vec<Command> { brain.step(&Input { at: at(second), what }) };
+    let begin = || What::Began { boot: "b0".to_owned() };
+    let limit = Observation::StartLimit { burst: 6, interval_us: 600 * SECOND_US };
+    let seen = |second: u64, source, observation| What::Signal(Signal { at: at(second), source, observation });
+    hear(0, begin());
+    // It dies; while nobody watches, so does the proxy. The next run hears of something else only.
+    hear(20, begin());
+    hear(21, seen(21, Source::Units, limit));
+    hear(30, begin());
+    let exit = Exit { invocation: "7".to_owned(), result: "signal".to_owned(), code: 2, status: 9 };
+    let opened = |said: &[Command]| {
+        let of = |one: &&Command| matches!(one, Command::Record(Entry { fact: Fact::Opened { .. }, .. }));
+        said.iter().filter(of).count()
+    };
+    let told = hear(31, seen(10, Source::Journal, Observation::Exit(exit.clone())));
+    assert_eq!(opened(&told), 1, "{told:?}");
+    assert_eq!(opened(&hear(32, seen(10, Source::Journal, Observation::Exit(exit)))), 0, "it counts once");
+}
+
+/// The manager tells the state of a unit and its result in two messages, on a busy machine far apart.
+#[test]
+fn a_socket_that_failed_without_a_reason_waits_for_it() {
+    let mut brain = Brain::default();
+    let mut hear = |result: &str| {
+        let (active, result, invocation) = (Active::Failed, result.to_owned(), String::new());
+        let (restarts, pid, exit_code, exit_status) = (0, 0, 0, 0);
+        let unit = Unit::Socket;
+        let state = UnitState { unit, active, result, invocation, restarts, pid, exit_code, exit_status };
+        let at = Time::default().plus_us(SECOND_US);
+        let signal = Signal { at, source: Source::Units, observation: Observation::Unit(state) };
+        brain.step(&Input { at, what: What::Signal(signal) });
+        brain.open().map(|incident| incident.fault.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(hear("success"), [""; 0]);
+    assert_eq!(hear("resources"), ["A2"]);
+}
