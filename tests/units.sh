@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 box=$PWD/tests/systemd-box
 port=8459 # codex-proxy.socket
-units=(codex-proxy.socket codex-proxy.service codex-proxy-capped.service)
+units=(codex-proxy.socket codex-proxy.service codex-proxy-capped.service codex-watchdog.service)
 
 full=no deb='' suites=()
 while [ $# -gt 0 ]; do
@@ -86,7 +86,7 @@ asleep() {
 }
 enable() {
     ctl enable --now codex-proxy
-    for unit in codex-proxy.socket codex-proxy.service; do
+    for unit in codex-proxy.socket codex-proxy.service codex-watchdog.service; do
         [ "$(ctl is-enabled $unit)" = enabled ]
         is $unit ActiveState active
     done
@@ -116,11 +116,15 @@ one_start_too_many() { # what an upgrade must not run into: the restart stops a 
     ctl reset-failed codex-proxy.service codex-proxy.socket
     ctl start codex-proxy.service
 }
-upgrade_stopped() {
+upgrade_stopped() { # the proxy; the watchdog runs on, as the new version
+    local before
     ctl stop codex-proxy.socket codex-proxy.service
+    before=$(ctl show -P MainPID codex-watchdog.service)
     "$box" install "$name" "$1"
-    not running
+    is codex-proxy.service ActiveState inactive
     not listening
+    is codex-watchdog.service ActiveState active
+    [ "$(ctl show -P MainPID codex-watchdog.service)" != "$before" ]
     ctl start codex-proxy.service
 }
 remove() {
