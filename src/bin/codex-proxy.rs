@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use codex_proxy::{
     bus::Bus,
     codec::seal::Sealer,
@@ -38,7 +38,6 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::{error, info, warn};
-use tracing_subscriber::filter::LevelFilter;
 
 /// Runs Codex with any model: answers the Responses API on a loopback address and asks the configured providers.
 #[derive(Debug, Parser)]
@@ -56,22 +55,13 @@ pub(crate) struct Arguments {
     check: bool,
     /// The least important log lines to show.
     #[arg(long, value_enum, default_value = "info")]
-    log: LogLevel,
+    log: log::Level,
     /// For codex-proxy.service: write down how the last run ended, and exit.
     #[arg(long, hide = true)]
     record_exit: bool,
     /// For codex-proxy-capped.service: answer for a proxy that is not started any more.
     #[arg(long, hide = true)]
     capped: bool,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
 }
 
 const UNFORESEEN: u8 = 1;
@@ -88,11 +78,11 @@ const SOCKET_UNIT: &str = "codex-proxy.socket";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log(arguments.log);
+    log::start(arguments.log, "codex-proxy");
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stop { code, error }) => {
-            error!(codex_error = %chain(error.as_ref()), "cannot go on");
+            error!(codex_error = %log::chain(error.as_ref()), "cannot go on");
             ExitCode::from(code)
         }
     }
@@ -376,27 +366,4 @@ async fn reload_on(mut signal: Signal, reloader: Arc<Reloader>) {
         // What is wrong was logged, and there is nobody here to tell.
         drop(reloader.reload().await);
     }
-}
-
-fn start_log(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    log::start(level, "codex-proxy");
-}
-
-/// An error and its causes, once, by whoever gives up.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

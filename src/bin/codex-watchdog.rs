@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use codex_proxy::{
     config::{self, Layers, settings::Watchdog},
     host::{log, manager::Manager, paths::Paths},
@@ -23,7 +23,6 @@ use codex_proxy::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::filter::LevelFilter;
 
 /// Looks after codex-proxy: sees what goes wrong, mends it through the service manager, and checks that it helped.
 #[derive(Debug, Parser)]
@@ -36,7 +35,7 @@ pub(crate) struct Arguments {
     dry_run: bool,
     /// The least important log lines to show.
     #[arg(long, value_enum, default_value = "info")]
-    log: LogLevel,
+    log: log::Level,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,15 +45,6 @@ enum Command {
         /// The exported file; - reads standard input
         file: PathBuf,
     },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
 }
 
 const UNFORESEEN: u8 = 1;
@@ -75,7 +65,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    start_log(arguments.log);
+    log::start(arguments.log, "codex-watchdog");
     match watch(arguments.dry_run) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, why)) => {
@@ -169,15 +159,4 @@ fn replay(file: &Path) -> Result<(), Stop> {
 #[expect(clippy::print_stderr, reason = "the one place where a person is told what is wrong")]
 fn complain(why: &str) {
     eprintln!("codex-watchdog: {why}");
-}
-
-fn start_log(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    log::start(level, "codex-watchdog");
 }

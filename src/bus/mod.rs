@@ -27,14 +27,14 @@ pub const NAME: &str = "org.codexproxy.Proxy1";
 pub const PATH: &str = "/org/codexproxy/Proxy1";
 
 /// A bus on this machine answers in milliseconds; start does not wait for one that does not.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// A signal that the bus does not take for so long: the connection is given up.
-const SEND_TIME_MAX: Duration = Duration::from_secs(5);
+pub(crate) const SEND_TIME_MAX: Duration = Duration::from_secs(5);
 /// Between two `PropertiesChanged`.
-const CHANGES_PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const CHANGES_PAUSE: Duration = Duration::from_millis(500);
 /// Between attempts to connect: doubling.
-const PAUSE_FIRST: Duration = Duration::from_millis(250);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(250);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// What the bus shows and steers.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::CtlError;
 use super::token::{self, Stranger};
+use crate::host::log::chain;
 use crate::host::secretfile::Secret32;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -104,15 +105,4 @@ pub async fn health(port: u16, limit: Duration) -> Result<serde_json::Value, Str
 /// An error of the connection, with the causes that say what is wrong.
 pub(crate) fn broken(error: &reqwest::Error) -> CtlError {
     CtlError::Unforeseen(format!("the connection to the proxy failed: {}", chain(error)))
-}
-
-/// An error and its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use self::follow::follow;
-use super::{CtlError, Outcome, client, json_line, times};
-use crate::host::files;
+use super::{CtlError, Outcome, json_line, times};
+use crate::host::{files, log::chain};
 use crate::watchdog::catalog::FaultId;
 use crate::watchdog::incidents::history::{self, Filter, History, Summary};
 use crate::watchdog::incidents::record::IncidentId;
@@ -166,7 +166,7 @@ fn read_numbered(state: &Path) -> Result<Vec<Numbered<Kept>>, CtlError> {
 fn contents(state: &Path) -> Result<Contents<Kept>, CtlError> {
     let read = || {
         store::read(state).map_err(|error| {
-            let text = client::chain(&error);
+            let text = chain(&error);
             match error {
                 StoreError::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                     CtlError::Privileges(text)

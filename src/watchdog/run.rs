@@ -43,7 +43,7 @@ use super::{
     signal::{Active, Observation, Time, Unit},
     sources::{Seen, journal, now, units},
 };
-use crate::host::manager::Manager;
+use crate::host::{log::chain, manager::Manager};
 
 /// What sources have seen and nobody looked at yet.
 const SEEN_MAX: usize = 256;
@@ -341,7 +341,7 @@ impl Watchdog {
             Some(book) => book.keep(before, &input, &commands, &self.brain),
             None => Ok(()),
         };
-        let kept = kept.map_err(|error| causes(&error));
+        let kept = kept.map_err(|error| chain(&error));
         let any = !commands.is_empty();
         for command in commands {
             self.obey(command, kept.as_ref().err().map(String::as_str));
@@ -527,17 +527,6 @@ impl Watchdog {
         }
         text
     }
-}
-
-/// An error and what led to it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// The level of an entry is part of its call site.

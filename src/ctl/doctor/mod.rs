@@ -14,10 +14,11 @@ use tokio::task::JoinSet;
 
 use self::judge::{Check, Reached, TokenFile, Verdict};
 use super::units::{Evidence, Units};
-use super::{CtlError, Outcome, catalogue, client, codex_config, json_line, lines, logs, manager, setup, status};
+use super::{CtlError, Outcome, catalogue, codex_config, json_line, lines, logs, manager, setup, status};
 use crate::config::credentials::{KeyError, KeySource, Surroundings};
 use crate::config::settings::{HeaderSource, Provider};
 use crate::config::{self, Layers, Settings};
+use crate::host::log::chain;
 use crate::host::paths::Paths;
 use crate::host::{cataloguefile, secretfile};
 
@@ -240,8 +241,8 @@ async fn reach(provider: &Provider, key: Option<&KeySource>) -> Reached {
         }
         match request.send().await {
             Ok(answer) => Reached::Status(answer.status().as_u16()),
-            Err(error) if error.is_connect() => failed_hop(provider, client::chain(&error.without_url())).await,
-            Err(error) => Reached::NoAnswer(client::chain(&error.without_url())),
+            Err(error) if error.is_connect() => failed_hop(provider, chain(&error.without_url())).await,
+            Err(error) => Reached::NoAnswer(chain(&error.without_url())),
         }
     };
     let limit = PROVIDER_LIMIT + 2 * HOP_LIMIT;
@@ -251,7 +252,7 @@ async fn reach(provider: &Provider, key: Option<&KeySource>) -> Reached {
 fn no_key(error: &KeyError) -> Reached {
     match error {
         KeyError::NoDirectory(KeySource::Credential(_), _) => Reached::KeyElsewhere,
-        error => Reached::NoKey(client::chain(error)),
+        error => Reached::NoKey(chain(error)),
     }
 }
 
@@ -263,7 +264,7 @@ fn request(provider: &Provider) -> Result<reqwest::RequestBuilder, String> {
         .timeout(PROVIDER_LIMIT)
         .redirect(reqwest::redirect::Policy::none());
     let builder = if provider.is_loopback() { builder.no_proxy() } else { builder };
-    let client = builder.build().map_err(|error| client::chain(&error))?;
+    let client = builder.build().map_err(|error| chain(&error))?;
     Ok(client.get(provider.models_url()))
 }
 

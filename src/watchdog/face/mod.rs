@@ -5,7 +5,7 @@
 
 mod watchdog1;
 
-use std::{path::PathBuf, pin::pin, time::Duration};
+use std::{path::PathBuf, pin::pin};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -19,21 +19,12 @@ use super::{
     news::{Asked, News, Shown},
     sources::units::SessionBus,
 };
+use crate::bus::{CHANGES_PAUSE, CONNECT_TIME_MAX, PAUSE_FIRST, PAUSE_MAX, SEND_TIME_MAX};
 
 /// The well-known name.
 pub const NAME: &str = "org.codexproxy.Watchdog1";
 /// The one object.
 pub const PATH: &str = "/org/codexproxy/Watchdog1";
-
-/// A bus on this machine answers in milliseconds; start does not wait for one that does not.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
-/// A signal that the bus does not take for so long: the connection is given up.
-const SEND_TIME_MAX: Duration = Duration::from_secs(5);
-/// Between two `PropertiesChanged`.
-const CHANGES_PAUSE: Duration = Duration::from_millis(500);
-/// Between attempts to connect: doubling.
-const PAUSE_FIRST: Duration = Duration::from_millis(250);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// What the bus shows and steers.
 #[derive(Debug)]

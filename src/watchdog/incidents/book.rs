@@ -16,7 +16,10 @@ use super::{
     replay::{Kept, recover},
     store::{Contents, Store, StoreError},
 };
-use crate::watchdog::brain::{Brain, Command, Input, What};
+use crate::{
+    host::log::chain,
+    watchdog::brain::{Brain, Command, Input, What},
+};
 
 /// Between attempts to open a store that could not be opened.
 const OPEN_PAUSE: Duration = Duration::from_secs(10);
@@ -150,8 +153,7 @@ impl Book {
     }
 
     fn in_trouble(&mut self, why: &StoreError) {
-        let source = std::error::Error::source(why).map(|source| format!(": {source}")).unwrap_or_default();
-        let text = format!("incidents cannot be kept, so nothing is done about them: {why}{source}");
+        let text = format!("incidents cannot be kept, so nothing is done about them: {}", chain(why));
         if self.trouble.as_ref() != Some(&text) {
             error!(codex_error = text, "incidents cannot be kept");
         }
