@@ -362,7 +362,7 @@ fn what_cannot_be_kept_is_not_done() {
         closed(client, &id, "alerted").await;
         is_error(client, "GetIncident", &id, "Store").await;
         is_error(client, "ListIncidents", &Facts::new(), "Store").await;
-        assert!(watchdog.running.log().contains("failed: it was not sent, because it cannot be kept"));
+        watchdog.running.until_said("failed: it was not sent, because it cannot be kept").await;
 
         let client = &mut watchdog.client;
         std::fs::remove_file(home.state()).unwrap();
