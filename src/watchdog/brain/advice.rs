@@ -6,7 +6,7 @@
 
 use super::{Brain, Command, Incident, Part, Phase, incident::Advised, record};
 use crate::watchdog::{
-    catalog::{Action, Fault, Proof, Tier},
+    catalog::{Action, Fault, Proof, Tier, When},
     incidents::record::{Fact, Guard, IncidentId},
     signal::{SECOND_US, Time},
 };
@@ -26,8 +26,10 @@ impl Brain {
     /// Whose advice is wanted before the act that is next: where a person is to be told, no rung from here on changes
     /// anything, what is done could be verified, and something may be done at all: not where words that anybody may write are enough.
     pub(super) fn whom_to_ask(&self, incident: &Incident, row: &Fault, at: Time) -> Option<Tier> {
+        let lasts_not = row.ladder.get(incident.rung).is_some_and(|rung| matches!(rung.when, When::Repeated(_)));
         let rules = row.ladder.iter().skip(incident.rung).flat_map(|rung| rung.acts);
         if incident.action() != Some(Action::AlertUser)
+            || !(lasts_not || row.start != Tier::Rules)
             || row.verify.proof == Proof::None
             || row.goes_by_words()
             || rules.copied().any(Action::changes)
