@@ -389,6 +389,11 @@ nothing() { :; }
 
 # --- lies ---
 starting=7d4958e842da4a758f6c1cdc7b36dcc5 failed=d9b373ed55a64feb8242e02dbe79a49c
+told() { # told COUNT MATCH…: so many entries
+    local count
+    count=$(root journalctl -b -q -o cat "${@:2}" | wc -l)
+    [ "$count" = "$1" ] || { echo "$count of $1: ${*:2}"; return 1; }
+}
 lies() { # everything that anybody may write under our name, from the user and from root
     local run panic who
     run=$(ctl show -P InvocationID $service)
@@ -415,9 +420,9 @@ lies() { # everything that anybody may write under our name, from the user and f
         printf 'MESSAGE_ID=%s\nMESSAGE=a panic\nCODEX_SIGNAL=panic\nCODEX_EVENT_ID=evt_logger\nSYSLOG_IDENTIFIER=codex-proxy\n' \
             "$panic" | $who logger --journald
     done
-    # The control: it is all there to be believed.
-    [ "$(root journalctl -b -q -o cat "MESSAGE_ID=$starting" SYSLOG_IDENTIFIER=systemd _COMM=python3 | wc -l)" = 16 ]
-    [ "$(root journalctl -b -q -o cat CODEX_SIGNAL=panic | wc -l)" = 4 ]
+    # The control: it is all there to be believed, as soon as the journal has taken it in.
+    soon 20 told 16 "MESSAGE_ID=$starting" SYSLOG_IDENTIFIER=systemd _COMM=python3
+    soon 20 told 4 CODEX_SIGNAL=panic
     root journalctl -b -q -o cat -t systemd _UID=1000 | grep -F 'Main process exited, code=killed, status=9/KILL'
     for _ in 1 2 3 4 5; do
         user busctl --user emit /org/codexproxy/Proxy1 org.codexproxy.Proxy1 FailureSignal 'ssa{sv}' "evt_$RANDOM" panic 0
