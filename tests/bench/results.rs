@@ -12,15 +12,21 @@ struct Name {
     unit: &'static str,
 }
 
+/// By lane and round.
+type Values = BTreeMap<(usize, usize), f64>;
+
+/// By lane: how often, and of how many.
+type Counts = BTreeMap<usize, (usize, usize)>;
+
 /// All figures.
 #[derive(Debug, Default)]
 pub struct Results {
-    /// In the order they came; by lane and round.
-    figures: Vec<(Name, BTreeMap<(usize, usize), f64>)>,
-    /// Lane, and what went wrong there.
+    /// In the order they came.
+    figures: Vec<(Name, Values)>,
+    /// What went wrong, in words.
     pub errors: Vec<String>,
-    /// Promises that were looked at: held, and of how many.
-    holds: Vec<(String, BTreeMap<usize, (usize, usize)>)>,
+    /// Promises that were looked at.
+    holds: Vec<(String, Counts)>,
 }
 
 /// The middle of some values.
@@ -152,12 +158,12 @@ fn columns(lanes: &[(&str, bool)]) -> Vec<(usize, usize)> {
     columns
 }
 
-fn of_lane(values: &BTreeMap<(usize, usize), f64>, lane: usize) -> Vec<f64> {
+fn of_lane(values: &Values, lane: usize) -> Vec<f64> {
     values.iter().filter(|((of, _), _)| *of == lane).map(|(_, value)| *value).collect()
 }
 
 /// Within each round.
-fn ratios(values: &BTreeMap<(usize, usize), f64>, of: usize, to: usize) -> Vec<f64> {
+fn ratios(values: &Values, of: usize, to: usize) -> Vec<f64> {
     let of = values.iter().filter(|((lane, _), _)| *lane == of);
     of.filter_map(|((_, round), value)| Some(value / values.get(&(to, *round)).filter(|base| **base > 0.0)?)).collect()
 }

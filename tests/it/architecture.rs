@@ -302,7 +302,7 @@ fn modules_import_only_what_they_may() {
 #[test]
 fn every_file_says_what_it_is_for() {
     let mut files = Vec::new();
-    for directory in ["src", "tests/it", "tests/support"] {
+    for directory in ["src", "tests/it", "tests/bench", "tests/support"] {
         list(&root().join(directory), &mut files);
     }
     let mut findings = Vec::new();
