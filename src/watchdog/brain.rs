@@ -381,7 +381,7 @@ impl Brain {
             match incident.phase {
                 // What was looked for must be looked for again.
                 Phase::Announced { .. } | Phase::Restrained { guard: Guard::Evidence, .. } => {
-                    incident.phase = Phase::Deciding;
+                    (incident.phase, incident.held_since) = (Phase::Deciding, None);
                 }
                 Phase::Verifying { .. } => incident.phase = Phase::Verifying { since: at, proven: None },
                 // What was sent may still be under way at the manager: live until its time is over. Nobody is asked twice.

@@ -104,8 +104,9 @@ impl Hands {
             Source::Processes => {
                 let eyes = self.eyes.clone();
                 self.under_way.spawn(async move {
-                    let port = eyes.holder().await;
-                    eyes.tell(Source::Processes, Observation::Port(port)).await;
+                    if let Some(port) = eyes.holder().await {
+                        eyes.tell(Source::Processes, Observation::Port(port)).await;
+                    }
                     Done::Look
                 });
             }
@@ -140,12 +141,14 @@ impl Eyes {
         })
     }
 
-    async fn holder(&self) -> Port {
+    /// Who holds the port; `None`: it is not known yet which port that is. Then nothing was seen, and the brain asks
+    /// again.
+    async fn holder(&self) -> Option<Port> {
         // After a start with something open, a look is asked for before the manager has said what the port is, and who
         // it is itself, which it says before.
         drop(timeout(PORT_WAIT, self.port.clone().wait_for(Option::is_some)).await);
-        let Some(expected) = self.expected() else { return Port::Unknown };
-        spawn_blocking(move || processes::port(&expected)).await.unwrap_or(Port::Unknown)
+        let expected = self.expected()?;
+        Some(spawn_blocking(move || processes::port(&expected)).await.unwrap_or(Port::Unknown))
     }
 
     async fn act(&self, order: Order) -> Outcome {

@@ -15,6 +15,8 @@ const OUTCOME_TIME_MAX_US: u64 = 45 * SECOND_US;
 const ANNOUNCED_US: u64 = 3 * SECOND_US;
 /// For what must be looked at before it can be decided.
 const LOOK_TIME_MAX_US: u64 = 3 * SECOND_US;
+/// For the manager to say how the units are, after a restart or without a bus.
+const UNTOLD_TIME_MAX_US: u64 = 10 * SECOND_US;
 
 impl Brain {
     /// Finds the rung that fits, and begins it.
@@ -28,7 +30,10 @@ impl Brain {
                 }
                 Some(false) => incident.stand_on(incident.rung + 1),
                 None => {
-                    incident.asked_since.get_or_insert(at);
+                    // What is looked for depends on what the manager says: the look counts from then on.
+                    if self.world.is_told() {
+                        incident.asked_since.get_or_insert(at);
+                    }
                     out.push(Command::Look(Source::Processes));
                     return incident.restrain(Guard::Evidence, Some(at.plus_us(LOOK_TIME_MAX_US)), at, out);
                 }
@@ -115,9 +120,11 @@ impl Brain {
 
     /// Whether a rung's condition holds; `None` if it must be looked at first.
     fn holds(&self, when: When, incident: &Incident, at: Time) -> Option<bool> {
-        let asked = matches!(incident.phase, Phase::Deciding)
-            && incident.asked_since.is_some_and(|since| at.since_us(since) >= LOOK_TIME_MAX_US);
-        if when != When::Always && incident.subject == Subject::Proxy && !asked && !self.world.is_told() {
+        let deciding = matches!(incident.phase, Phase::Deciding);
+        let for_us = |since: Option<Time>, us| deciding && since.is_some_and(|since| at.since_us(since) >= us);
+        let untold = for_us(incident.held_since, UNTOLD_TIME_MAX_US);
+        let asked = untold || for_us(incident.asked_since, LOOK_TIME_MAX_US);
+        if when != When::Always && incident.subject == Subject::Proxy && !untold && !self.world.is_told() {
             return None;
         }
         let port = || match self.world.port_since(incident.since) {
