@@ -198,7 +198,7 @@ pub enum Watch {
 /// What the watchdog says of itself, in the words of its bus interface; what it did not say is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Watching {
-    /// `watching`, `acting`, `paused`, `observing`, `stopping`.
+    /// `watching`, `acting`, `paused`, `observing`.
     pub state: String,
     /// What it cannot see with or keep, a line each.
     pub trouble: String,

@@ -28,7 +28,7 @@ use super::{
 
 /// From one probe to the next; one that takes longer is followed at once.
 const PROBE_PAUSE: Duration = Duration::from_secs(5);
-/// So long a look waits to learn which port it is about; the brain waits longer for what it says.
+/// So long a look waits to learn which port it is about; then it says nothing, and the brain asks again.
 const PORT_WAIT: Duration = Duration::from_secs(2);
 
 /// Something came to its end.
