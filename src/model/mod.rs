@@ -11,4 +11,5 @@ pub mod failure;
 pub mod grammar;
 pub mod request;
 pub mod signal;
+pub mod text;
 pub mod usage;
