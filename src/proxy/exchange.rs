@@ -99,7 +99,7 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     drop(whole);
 
     loop {
-        line.forward(mem::take(&mut source.events), &mut story);
+        line.forward(source.events.drain(..), &mut story);
         if line.ended() {
             break;
         }

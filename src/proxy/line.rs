@@ -1,8 +1,9 @@
 //! The downstream half of an exchange: the head's timing, keep-alives, events out, and every way to say no.
 
 use std::{
-    future::Future,
-    pin::pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tokio::{
     sync::watch,
-    time::{Duration, Instant, sleep_until},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     reply::{LastWords, Reply},
     service::{Live, Service},
     story::Story,
+    timer::LazyTimer,
 };
 use crate::{
     codec::{
@@ -45,10 +47,12 @@ pub(super) struct Line {
     pub(super) streaming: bool,
     head_hold: Duration,
     keepalive: Duration,
-    /// When the head goes out, or the next keep-alive after it.
-    pulse_at: Instant,
-    closing: watch::Receiver<bool>,
-    cancelled: watch::Receiver<bool>,
+    /// Runs out when the head goes out, or the next keep-alive after it.
+    pulse: LazyTimer,
+    /// Waits for the word that this program is stopping, or that somebody cancelled the request.
+    stop: Pin<Box<dyn Future<Output = Failure> + Send>>,
+    /// What it gave.
+    stopped: Option<Failure>,
     models_etag: HeaderValue,
     out: Vec<u8>,
 }
@@ -72,9 +76,9 @@ impl Line {
             streaming: false,
             head_hold: live.settings.proxy.head_hold,
             keepalive: live.settings.proxy.keepalive,
-            pulse_at: Instant::now() + live.settings.proxy.head_hold,
-            closing: service.closing(),
-            cancelled,
+            pulse: LazyTimer::new(Instant::now() + live.settings.proxy.head_hold),
+            stop: Box::pin(stop(service.closing(), cancelled)),
+            stopped: None,
             models_etag: live.models_etag.clone(),
             out: Vec::new(),
         };
@@ -86,7 +90,7 @@ impl Line {
     pub(super) fn begin(&mut self, request: &ModelRequest<'_>, echo: Echo, sealer: &Sealer) {
         self.identity.model = request.model.clone().into_owned();
         self.streaming = request.stream;
-        self.pulse_at = Instant::now() + self.head_hold;
+        self.pulse.set(Instant::now() + self.head_hold);
         self.set_last_words();
         self.encoder = Some(StreamEncoder::new(self.identity.clone(), echo, sealer.clone(), request.stream));
     }
@@ -107,25 +111,29 @@ impl Line {
     /// only when this program is stopping or somebody cancelled the request.
     pub(super) async fn during<F: Future>(&mut self, future: F) -> Result<F::Output, Failure> {
         let mut future = pin!(future);
-        let mut closing = self.closing.clone();
-        let mut cancelled = self.cancelled.clone();
-        // Looked at first, or an upstream that always has something ready would keep the stop from being seen.
-        if *closing.borrow() {
-            return Err(stopping());
-        }
-        if *cancelled.borrow() {
-            return Err(cancellation());
-        }
-        loop {
-            tokio::select! {
-                biased;
-                output = &mut future => return Ok(output),
-                () = sleep_until(self.pulse_at), if self.streaming => self.pulse(),
-                _ = closing.wait_for(|closing| *closing) => return Err(stopping()),
-                // An error means that nobody can cancel any more.
-                Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => return Err(cancellation()),
+        poll_fn(|cx| {
+            // Looked at first, or an upstream that always has something ready would keep the stop from being seen.
+            if let Poll::Ready(failure) = self.poll_stop(cx) {
+                return Poll::Ready(Err(failure));
             }
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            while self.streaming && self.pulse.poll(cx).is_ready() {
+                self.pulse();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        if self.stopped.is_none()
+            && let Poll::Ready(failure) = self.stop.as_mut().poll(cx)
+        {
+            self.stopped = Some(failure);
         }
+        self.stopped.clone().map_or(Poll::Pending, Poll::Ready)
     }
 
     pub(super) fn pulse(&mut self) {
@@ -138,12 +146,12 @@ impl Line {
                 encoder.start(&mut self.out);
             }
         }
-        self.pulse_at = Instant::now() + self.keepalive;
+        self.pulse.set(Instant::now() + self.keepalive);
         self.flush();
     }
 
     /// Writes what the facts mean to the client.
-    pub(super) fn forward(&mut self, events: Vec<Event>, story: &mut Story) {
+    pub(super) fn forward(&mut self, events: impl IntoIterator<Item = Event>, story: &mut Story) {
         let Some(encoder) = &mut self.encoder else { return };
         for event in events {
             if let Event::ItemOpen { .. } = event {
@@ -177,11 +185,14 @@ impl Line {
         let sequence = self.encoder.as_ref().map_or(0, StreamEncoder::sequence);
         self.reply.write_events(&self.out, sequence);
         self.out.clear();
-        self.pulse_at = Instant::now() + self.keepalive;
+        self.pulse.set(Instant::now() + self.keepalive);
     }
 
     /// Waits until the client has taken enough of what was written. Fails as [`Line::during`] does.
     pub(super) async fn room(&mut self) -> Result<(), Failure> {
+        if self.reply.has_room() {
+            return Ok(());
+        }
         let reply = self.reply.clone();
         self.during(reply.room()).await
     }
@@ -301,6 +312,16 @@ impl Line {
 
 fn status_of(failure: &Failure) -> StatusCode {
     StatusCode::from_u16(failure.row().status).unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+/// Waits for either word, for as long as it takes.
+async fn stop(mut closing: watch::Receiver<bool>, mut cancelled: watch::Receiver<bool>) -> Failure {
+    tokio::select! {
+        biased;
+        _ = closing.wait_for(|closing| *closing) => stopping(),
+        // An error means that nobody can cancel any more.
+        Ok(_) = cancelled.wait_for(|cancelled| *cancelled) => cancellation(),
+    }
 }
 
 fn cancellation() -> Failure {

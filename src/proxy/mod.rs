@@ -20,4 +20,5 @@ mod source;
 mod story;
 #[cfg(feature = "test-faults")]
 pub mod testfault;
+mod timer;
 pub mod upstream;

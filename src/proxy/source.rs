@@ -1,11 +1,17 @@
 //! The upstream half of an exchange: bytes become frames become events.
 
-use std::{mem, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    mem,
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use http::HeaderMap;
 use tokio::time::{Instant, timeout};
 
-use super::{line::Line, upstream::Answer};
+use super::{line::Line, timer::LazyTimer, upstream::Answer};
 use crate::{
     codec::{DecodeError, chat, sse::Framer},
     model::{
@@ -23,6 +29,8 @@ pub(super) struct Source {
     pub(super) events: Vec<Event>,
     /// Longest silence.
     idle: Duration,
+    /// Runs out when it has lasted so long.
+    silence: LazyTimer,
     /// When the last frame came; comments are none.
     frame_at: Instant,
     form: Form,
@@ -91,6 +99,7 @@ impl Source {
             decoder: Some(decoder),
             events: Vec::new(),
             idle,
+            silence: LazyTimer::new(Instant::now() + idle),
             frame_at: Instant::now(),
             form: Form::Unknown,
             skipped: 0,
@@ -113,11 +122,21 @@ impl Source {
         };
         let over = self.decoder.as_ref().is_some_and(chat::StreamDecoder::end_announced);
         let idle = if over { self.idle.min(AFTER_END_TIME_MAX) } else { self.idle };
-        let chunk = match line.during(timeout(idle, answer.next())).await {
-            Ok(Ok(Ok(chunk))) => chunk,
-            Ok(Ok(Err(failure))) => return self.finish(Some(failure)),
+        self.silence.set(Instant::now() + idle);
+        let silence = &mut self.silence;
+        let next = async {
+            let mut next = pin!(answer.next());
+            poll_fn(|cx| match next.as_mut().poll(cx) {
+                Poll::Ready(chunk) => Poll::Ready(Some(chunk)),
+                Poll::Pending => silence.poll(cx).map(|()| None),
+            })
+            .await
+        };
+        let chunk = match line.during(next).await {
+            Ok(Some(Ok(chunk))) => chunk,
+            Ok(Some(Err(failure))) => return self.finish(Some(failure)),
             Err(failure) => return self.cut(failure),
-            Ok(Err(_)) => {
+            Ok(None) => {
                 let message = format!("{} sent nothing for {} s.", answer.host(), idle.as_secs_f32());
                 return self.finish(Some(Failure::new(FailureKind::Timeout, message)));
             }
