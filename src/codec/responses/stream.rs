@@ -100,9 +100,7 @@ pub struct StreamEncoder {
     identity: Identity,
     echo: Echo,
     sealer: Sealer,
-    /// Whether events are written at all, or only the final object is wanted.
-    streaming: bool,
-    sequence: u64,
+    feed: Feed,
     seals: u64,
     started: bool,
     ended: Option<Ended>,
@@ -113,6 +111,46 @@ pub struct StreamEncoder {
     /// Done items by index, as JSON.
     output: BTreeMap<u32, String>,
     usage: Option<Usage>,
+}
+
+/// The events of one answer.
+#[derive(Debug)]
+struct Feed {
+    /// Whether any are written at all, or only the final object is wanted.
+    streaming: bool,
+    /// Number of the next one.
+    sequence: u64,
+}
+
+impl Feed {
+    /// Writes an event with the members that `write` appends.
+    fn event(&mut self, out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        if !self.streaming {
+            return;
+        }
+        begin_event(out, name, self.sequence);
+        self.sequence += 1;
+        write(out);
+        out.extend_from_slice(b"}\n\n");
+    }
+
+    fn part_done(&mut self, id: &str, index: u32, content_index: usize, part: &MessagePart, out: &mut Vec<u8>) {
+        let place = Some(("content_index", content_index));
+        let (name, key) =
+            if part.refusal { ("response.refusal.done", "refusal") } else { ("response.output_text.done", "text") };
+        self.event(out, name, |out| {
+            write_place(out, id, index, place);
+            write_next(out, key, part.text.as_str());
+            if !part.refusal {
+                out.extend_from_slice(b",\"logprobs\":[]");
+            }
+        });
+        self.event(out, "response.content_part.done", |out| {
+            write_place(out, id, index, place);
+            out.extend_from_slice(b",\"part\":");
+            write_part(out, part.refusal, &part.text);
+        });
+    }
 }
 
 /// How the written answer ended.
@@ -153,8 +191,7 @@ impl StreamEncoder {
             identity,
             echo,
             sealer,
-            streaming,
-            sequence: 0,
+            feed: Feed { streaming, sequence: 0 },
             seals: 0,
             started: false,
             ended: None,
@@ -178,7 +215,7 @@ impl StreamEncoder {
 
     /// Sequence number of the next event.
     pub fn sequence(&self) -> u64 {
-        self.sequence
+        self.feed.sequence
     }
 
     /// Writes `response.created` and `response.in_progress`, once.
@@ -257,8 +294,8 @@ impl StreamEncoder {
             }
         };
         let item = Item { index, id: format!("{prefix}_{}_{index}", self.identity.stem), kind };
-        if self.streaming {
-            self.event(out, "response.output_item.added", |out| {
+        if self.feed.streaming {
+            self.feed.event(out, "response.output_item.added", |out| {
                 write_member(out, "output_index", &index);
                 out.extend_from_slice(b",\"item\":");
                 item.write_empty(out);
@@ -268,15 +305,15 @@ impl StreamEncoder {
     }
 
     fn message_delta(&mut self, key: ItemKey, delta: &str, refusal: bool, out: &mut Vec<u8>) {
-        let Some(mut item) = self.open.remove(&key) else { return };
+        let Some(item) = self.open.get_mut(&key) else { return };
         if let Kind::Message { parts, .. } = &mut item.kind {
             if parts.last().is_none_or(|part| part.refusal != refusal) {
                 if let Some(part) = parts.last() {
-                    self.part_done(&item.id, item.index, parts.len() - 1, part, out);
+                    self.feed.part_done(&item.id, item.index, parts.len() - 1, part, out);
                 }
                 parts.push(MessagePart { refusal, text: String::new() });
                 let content_index = parts.len() - 1;
-                self.event(out, "response.content_part.added", |out| {
+                self.feed.event(out, "response.content_part.added", |out| {
                     write_place(out, &item.id, item.index, Some(("content_index", content_index)));
                     out.extend_from_slice(b",\"part\":");
                     write_part(out, refusal, "");
@@ -284,7 +321,7 @@ impl StreamEncoder {
             }
             let content_index = parts.len() - 1;
             let name = if refusal { "response.refusal.delta" } else { "response.output_text.delta" };
-            self.event(out, name, |out| {
+            self.feed.event(out, name, |out| {
                 write_place(out, &item.id, item.index, Some(("content_index", content_index)));
                 out.extend_from_slice(b",\"delta\":");
                 write_json(out, delta);
@@ -296,48 +333,28 @@ impl StreamEncoder {
                 part.text.push_str(delta);
             }
         }
-        self.open.insert(key, item);
-    }
-
-    fn part_done(&mut self, id: &str, index: u32, content_index: usize, part: &MessagePart, out: &mut Vec<u8>) {
-        let place = Some(("content_index", content_index));
-        let (name, key) =
-            if part.refusal { ("response.refusal.done", "refusal") } else { ("response.output_text.done", "text") };
-        self.event(out, name, |out| {
-            write_place(out, id, index, place);
-            write_next(out, key, part.text.as_str());
-            if !part.refusal {
-                out.extend_from_slice(b",\"logprobs\":[]");
-            }
-        });
-        self.event(out, "response.content_part.done", |out| {
-            write_place(out, id, index, place);
-            out.extend_from_slice(b",\"part\":");
-            write_part(out, part.refusal, &part.text);
-        });
     }
 
     fn reasoning_delta(&mut self, key: ItemKey, delta: &str, out: &mut Vec<u8>) {
         const SUMMARY: Option<(&str, usize)> = Some(("summary_index", 0));
-        let Some(mut item) = self.open.remove(&key) else { return };
+        let Some(item) = self.open.get_mut(&key) else { return };
         if let Kind::Reasoning { text, .. } = &mut item.kind {
             if text.is_empty() {
-                self.event(out, "response.reasoning_summary_part.added", |out| {
+                self.feed.event(out, "response.reasoning_summary_part.added", |out| {
                     write_place(out, &item.id, item.index, SUMMARY);
                     out.extend_from_slice(b",\"part\":{\"type\":\"summary_text\",\"text\":\"\"}");
                 });
             }
-            self.event(out, "response.reasoning_summary_text.delta", |out| {
+            self.feed.event(out, "response.reasoning_summary_text.delta", |out| {
                 write_place(out, &item.id, item.index, SUMMARY);
                 write_next(out, "delta", delta);
             });
             text.push_str(delta);
         }
-        self.open.insert(key, item);
     }
 
     fn call_delta(&mut self, key: ItemKey, delta: &str, out: &mut Vec<u8>) {
-        let Some(mut item) = self.open.remove(&key) else { return };
+        let Some(item) = self.open.get_mut(&key) else { return };
         if let Kind::Call { tool, input, .. } = &mut item.kind {
             let name = match tool.kind {
                 ToolKind::Function => Some("response.function_call_arguments.delta"),
@@ -346,14 +363,13 @@ impl StreamEncoder {
                 ToolKind::ToolSearch => None,
             };
             if let Some(name) = name {
-                self.event(out, name, |out| {
+                self.feed.event(out, name, |out| {
                     write_place(out, &item.id, item.index, None);
                     write_next(out, "delta", delta);
                 });
             }
             input.push_str(delta);
         }
-        self.open.insert(key, item);
     }
 
     /// Writes the `.done` events of an item and keeps it for the final object.
@@ -363,17 +379,17 @@ impl StreamEncoder {
         match &mut item.kind {
             Kind::Message { parts, .. } => {
                 if let Some(part) = parts.last() {
-                    self.part_done(&id, index, parts.len() - 1, part, out);
+                    self.feed.part_done(&id, index, parts.len() - 1, part, out);
                 }
             }
             Kind::Reasoning { text, opaque } => {
                 if !text.is_empty() {
                     let place = Some(("summary_index", 0));
-                    self.event(out, "response.reasoning_summary_text.done", |out| {
+                    self.feed.event(out, "response.reasoning_summary_text.done", |out| {
                         write_place(out, &id, index, place);
                         write_next(out, "text", text.as_str());
                     });
-                    self.event(out, "response.reasoning_summary_part.done", |out| {
+                    self.feed.event(out, "response.reasoning_summary_part.done", |out| {
                         write_place(out, &id, index, place);
                         out.extend_from_slice(b",\"part\":");
                         write_summary_part(out, text);
@@ -384,12 +400,12 @@ impl StreamEncoder {
                 }
             }
             Kind::Call { tool, input, .. } => match tool.kind {
-                ToolKind::Function => self.event(out, "response.function_call_arguments.done", |out| {
+                ToolKind::Function => self.feed.event(out, "response.function_call_arguments.done", |out| {
                     write_place(out, &id, index, None);
                     write_next(out, "name", &*tool.name);
                     write_next(out, "arguments", input.as_str());
                 }),
-                ToolKind::Custom => self.event(out, "response.custom_tool_call_input.done", |out| {
+                ToolKind::Custom => self.feed.event(out, "response.custom_tool_call_input.done", |out| {
                     write_place(out, &id, index, None);
                     write_next(out, "input", input.as_str());
                 }),
@@ -398,8 +414,8 @@ impl StreamEncoder {
         }
         let mut json = Vec::new();
         item.write_whole(&mut json, status, sealed.as_deref());
-        if self.streaming {
-            self.event(out, "response.output_item.done", |out| {
+        if self.feed.streaming {
+            self.feed.event(out, "response.output_item.done", |out| {
                 write_member(out, "output_index", &index);
                 out.extend_from_slice(b",\"item\":");
                 out.extend_from_slice(&json);
@@ -448,24 +464,13 @@ impl StreamEncoder {
 
     /// Writes an event whose payload is the response object.
     fn response_event(&mut self, out: &mut Vec<u8>, name: &str, status: &str, problem: Option<Problem<'_>>) {
-        if !self.streaming {
+        if !self.feed.streaming {
             return;
         }
-        begin_event(out, name, self.sequence);
-        self.sequence += 1;
+        begin_event(out, name, self.feed.sequence);
+        self.feed.sequence += 1;
         out.extend_from_slice(b"\"response\":");
         self.response_object(out, status, problem);
-        out.extend_from_slice(b"}\n\n");
-    }
-
-    /// Writes an event with the members that `write` appends.
-    fn event(&mut self, out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        if !self.streaming {
-            return;
-        }
-        begin_event(out, name, self.sequence);
-        self.sequence += 1;
-        write(out);
         out.extend_from_slice(b"}\n\n");
     }
 
@@ -522,7 +527,7 @@ impl StreamEncoder {
 pub fn encode_failed(identity: &Identity, sequence: u64, failure: &Failure) -> Vec<u8> {
     let mut encoder = StreamEncoder::new(identity.clone(), Echo::default(), Sealer::new(&[0; 32]), true);
     encoder.echo.members = "\"metadata\":{}".to_owned();
-    encoder.sequence = sequence;
+    encoder.feed.sequence = sequence;
     let mut out = Vec::new();
     encoder.response_event(&mut out, "response.failed", "failed", Some(Problem::Failed(failure)));
     out
