@@ -13,6 +13,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -35,6 +36,12 @@ use crate::{codec::responses::error::encode_error, host::manager::Manager};
 const HEAD_TIME_MAX: Duration = Duration::from_secs(300);
 /// After the last word, connections get this long to take it.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+/// What the kernel takes of an answer that its client does not read, in bytes; it reserves twice as much. Left to itself
+/// it takes megabytes, and all of that text stays in our memory too, since the end of an answer repeats it.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Most of a request's head, and of its body that is read at once. Larger steps are not faster, and a connection keeps
+/// the last one's buffer while its answer streams.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Pause after a failed accept: descriptors run out for a moment, not for good.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -108,12 +115,16 @@ pub(super) async fn connection<F>(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(codex_error = %error, "cannot switch off Nagle's algorithm, keeping it");
     }
+    if let Err(error) = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER_BYTES) {
+        debug!(codex_error = %error, "cannot bound the kernel's buffer for answers");
+    }
     let respond = service_fn(|request| {
         let answer = respond(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .max_buf_size(READ_BUFFER_BYTES)
         .header_read_timeout(HEAD_TIME_MAX)
         .serve_connection(TokioIo::new(stream), respond);
     let mut connection = std::pin::pin!(connection);
