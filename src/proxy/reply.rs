@@ -20,6 +20,10 @@ use http_body::{Frame, SizeHint};
 
 /// The writing side stops when this much is waiting for the connection.
 const PENDING_BYTES_MAX: usize = 64 * 1024;
+/// What is waiting is not held back for more to come once it is this much.
+const GATHER_BYTES_MAX: usize = 16 * 1024;
+/// Nor after so many turns.
+const GATHER_TURNS_MAX: u32 = 32;
 
 /// What answers an HTTP request.
 pub type Answer = Response<ReplyBody>;
@@ -101,7 +105,12 @@ impl Reply {
     pub async fn room(&self) {
         // No waker is kept: the connection polls again once it has taken what is pending, and only then is there a
         // reason to.
-        poll_fn(|_| if self.lock().pending.len() < PENDING_BYTES_MAX { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| if self.has_room() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    /// Whether it has.
+    pub fn has_room(&self) -> bool {
+        self.lock().pending.len() < PENDING_BYTES_MAX
     }
 }
 
@@ -118,6 +127,35 @@ pub struct Driver {
     /// `None` once it has returned.
     exchange: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     reply: Reply,
+    gathering: Gathering,
+}
+
+/// Joins what comes in quick succession into one write.
+///
+/// The connection to the provider hands over one chunk at a time, and the next only when it gets a turn of its own. So
+/// with something to write we let it have one, and again for as long as each turn brings more. Something that comes
+/// alone waits for one such turn, and for no clock.
+#[derive(Default)]
+struct Gathering {
+    /// The first bytes go out with the head.
+    begun: bool,
+    /// What was waiting at the last turn.
+    bytes: usize,
+    turns: u32,
+}
+
+impl Gathering {
+    /// Whether to give the provider's connection another turn before `bytes` are written.
+    fn wait(&mut self, bytes: usize) -> bool {
+        let more = bytes > self.bytes && bytes < GATHER_BYTES_MAX && self.turns < GATHER_TURNS_MAX;
+        if self.begun && more {
+            self.bytes = bytes;
+            self.turns += 1;
+            return true;
+        }
+        *self = Self { begun: true, ..Self::default() };
+        false
+    }
 }
 
 /// Runs `exchange` until it has decided on a head, and gives the answer whose body runs the rest.
@@ -126,7 +164,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let reply = Reply { shared: Arc::default() };
-    let mut driver = Driver { exchange: Some(Box::pin(exchange(reply.clone()))), reply };
+    let mut driver =
+        Driver { exchange: Some(Box::pin(exchange(reply.clone()))), reply, gathering: Gathering::default() };
     poll_fn(|cx| driver.poll_head(cx)).await;
     let head = driver.reply.lock().head.take();
     // An exchange that returns without a word has a defect; the client still gets an answer.
@@ -184,10 +223,16 @@ impl http_body::Body for ReplyBody {
             Self::Driven(driver) => driver,
         };
         driver.poll_exchange(cx);
-        let pending = driver.reply.lock().pending.split();
-        if !pending.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(pending.freeze()))));
+        let mut shared = driver.reply.lock();
+        let bytes = shared.pending.len();
+        if bytes > 0 {
+            if driver.exchange.is_some() && driver.gathering.wait(bytes) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            return Poll::Ready(Some(Ok(Frame::data(shared.pending.split().freeze()))));
         }
+        drop(shared);
         if driver.exchange.is_none() { Poll::Ready(None) } else { Poll::Pending }
     }
 
