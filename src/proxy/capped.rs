@@ -44,7 +44,7 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener, mut stop: mpsc:
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let (service, stopping) = (Arc::clone(&service), watching.clone());
-                    connections.spawn(connection(stream, watching.clone(), move |request| {
+                    connections.spawn(connection(stream, watching.clone(), move |request, _| {
                         respond(Arc::clone(&service), request, stopping.clone())
                     }));
                 }

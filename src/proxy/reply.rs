@@ -10,8 +10,12 @@ use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -24,6 +28,8 @@ const PENDING_BYTES_MAX: usize = 64 * 1024;
 const GATHER_BYTES_MAX: usize = 16 * 1024;
 /// Nor after so many turns.
 const GATHER_TURNS_MAX: u32 = 32;
+/// What comes so soon after the last write is taken for one of many.
+const GATHER_PAUSE_MAX: Duration = Duration::from_millis(1);
 
 /// What answers an HTTP request.
 pub type Answer = Response<ReplyBody>;
@@ -128,44 +134,63 @@ pub struct Driver {
     exchange: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     reply: Reply,
     gathering: Gathering,
+    turns: Turns,
+    /// The turn in which it was found to have nothing to write. It is woken when that changes, and not before.
+    idle_in: Option<u64>,
+}
+
+/// Counts the turns of a connection's task, so that a body can tell a turn of its own from being asked twice in one.
+#[derive(Clone, Default)]
+pub struct Turns(Arc<AtomicU64>);
+
+impl Turns {
+    /// A turn begins.
+    pub fn begin(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
 }
 
 /// Joins what comes in quick succession into one write.
 ///
 /// The connection to the provider hands over one chunk at a time, and the next only when it gets a turn of its own. So
-/// with something to write we let it have one, and again for as long as each turn brings more. Something that comes
-/// alone waits for one such turn, and for no clock.
+/// once events come at short intervals, it is given a turn before they are written, and another for as long as each
+/// brings more. What comes alone is written at once: a turn costs more than it, when nobody else is waiting for one.
 #[derive(Default)]
 struct Gathering {
-    /// The first bytes go out with the head.
-    begun: bool,
-    /// What was waiting at the last turn.
+    /// When something was written last.
+    written: Option<Instant>,
+    /// What was waiting when a turn was last given away.
     bytes: usize,
     turns: u32,
 }
 
 impl Gathering {
-    /// Whether to give the provider's connection another turn before `bytes` are written.
-    fn wait(&mut self, bytes: usize) -> bool {
+    /// Whether to give a turn away before `bytes` are written.
+    fn wait(&mut self, bytes: usize, now: Instant) -> bool {
+        let soon = self.written.is_some_and(|written| now - written < GATHER_PAUSE_MAX);
         let more = bytes > self.bytes && bytes < GATHER_BYTES_MAX && self.turns < GATHER_TURNS_MAX;
-        if self.begun && more {
+        if more && (soon || self.turns > 0) {
             self.bytes = bytes;
             self.turns += 1;
             return true;
         }
-        *self = Self { begun: true, ..Self::default() };
+        *self = Self { written: Some(now), ..Self::default() };
         false
     }
 }
 
 /// Runs `exchange` until it has decided on a head, and gives the answer whose body runs the rest.
-pub async fn answer<F>(exchange: impl FnOnce(Reply) -> F) -> Answer
+pub async fn answer<F>(turns: Turns, exchange: impl FnOnce(Reply) -> F) -> Answer
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let reply = Reply { shared: Arc::default() };
-    let mut driver =
-        Driver { exchange: Some(Box::pin(exchange(reply.clone()))), reply, gathering: Gathering::default() };
+    let exchange: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(exchange(reply.clone()));
+    let mut driver = Driver { exchange: Some(exchange), reply, gathering: Gathering::default(), turns, idle_in: None };
     poll_fn(|cx| driver.poll_head(cx)).await;
     let head = driver.reply.lock().head.take();
     // An exchange that returns without a word has a defect; the client still gets an answer.
@@ -222,18 +247,26 @@ impl http_body::Body for ReplyBody {
             }
             Self::Driven(driver) => driver,
         };
+        let turn = driver.turns.now();
+        if driver.idle_in == Some(turn) {
+            return Poll::Pending;
+        }
         driver.poll_exchange(cx);
         let mut shared = driver.reply.lock();
         let bytes = shared.pending.len();
-        if bytes > 0 {
-            if driver.exchange.is_some() && driver.gathering.wait(bytes) {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+        let wait = bytes > 0 && driver.exchange.is_some() && driver.gathering.wait(bytes, Instant::now());
+        if bytes > 0 && !wait {
             return Poll::Ready(Some(Ok(Frame::data(shared.pending.split().freeze()))));
         }
         drop(shared);
-        if driver.exchange.is_none() { Poll::Ready(None) } else { Poll::Pending }
+        if driver.exchange.is_none() {
+            return Poll::Ready(None);
+        }
+        if wait {
+            cx.waker().wake_by_ref();
+        }
+        driver.idle_in = Some(turn);
+        Poll::Pending
     }
 
     fn is_end_stream(&self) -> bool {
@@ -253,9 +286,38 @@ impl http_body::Body for ReplyBody {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
+    use http_body::Body;
 
     use super::*;
+
+    async fn answer<F>(exchange: impl FnOnce(Reply) -> F) -> Answer
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        super::answer(Turns::default(), exchange).await
+    }
+
+    /// What comes, frame by frame, as a connection takes it.
+    async fn frames(mut answer: Answer) -> Vec<Bytes> {
+        let mut frames = Vec::new();
+        loop {
+            let frame = poll_fn(|cx| {
+                if let ReplyBody::Driven(driver) = answer.body() {
+                    driver.turns.begin();
+                }
+                Pin::new(answer.body_mut()).poll_frame(cx)
+            });
+            match frame.await {
+                Some(Ok(frame)) => frames.push(frame.into_data().unwrap()),
+                Some(Err(never)) => match never {},
+                None => return frames,
+            }
+        }
+    }
+
+    async fn bytes(answer: Answer) -> Vec<u8> {
+        frames(answer).await.concat()
+    }
 
     #[tokio::test]
     async fn an_exchange_that_ends_at_once_is_a_whole_answer() {
@@ -265,7 +327,7 @@ mod tests {
         })
         .await;
         assert_eq!(http_body::Body::size_hint(answer.body()).exact(), Some(3));
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "all");
+        assert_eq!(bytes(answer).await, b"all");
     }
 
     #[tokio::test]
@@ -280,9 +342,51 @@ mod tests {
             }
         })
         .await;
-        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let bytes = bytes(answer).await;
         let numbers: Vec<u32> = bytes.chunks(4096).map(|c| u32::from_be_bytes([c[0], c[1], c[2], c[3]])).collect();
         assert_eq!(numbers, (0..200).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_quick_succession_is_one_frame() {
+        let answer = answer(|reply| async move {
+            reply.head(StatusCode::OK, HeaderMap::new());
+            for n in 0..20_u8 {
+                reply.write(&[n]);
+                tokio::task::yield_now().await;
+            }
+            // Nothing follows for a while.
+            std::future::pending().await
+        })
+        .await;
+        let mut body = answer.into_body();
+        let mut took = Vec::new();
+        while took.len() < 20 {
+            let frame = poll_fn(|cx| {
+                if let ReplyBody::Driven(driver) = &body {
+                    driver.turns.begin();
+                }
+                Pin::new(&mut body).poll_frame(cx)
+            });
+            took.extend_from_slice(&frame.await.unwrap().unwrap().into_data().unwrap());
+        }
+        assert_eq!(took, (0..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_turn_is_given_away_only_while_each_brings_more() {
+        let began = Instant::now();
+        let at = |us| began + Duration::from_micros(us);
+        let mut gathering = Gathering::default();
+        assert!(!gathering.wait(10, at(0)), "the first is written with the head");
+        assert!(!gathering.wait(10, at(2_000)), "it came alone");
+        assert!(gathering.wait(10, at(2_100)));
+        assert!(gathering.wait(20, at(9_000)));
+        assert!(!gathering.wait(20, at(9_001)), "the turn brought nothing");
+        assert!(gathering.wait(20, at(9_100)));
+        assert!(!gathering.wait(GATHER_BYTES_MAX, at(9_101)), "enough for one write");
+        let turns = (1..=GATHER_TURNS_MAX as usize + 1).take_while(|n| gathering.wait(*n, at(9_200))).count();
+        assert_eq!(turns, GATHER_TURNS_MAX as usize);
     }
 
     fn words() -> LastWords {
@@ -302,7 +406,7 @@ mod tests {
         })
         .await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "sorry");
+        assert_eq!(bytes(answer).await, b"sorry");
     }
 
     #[tokio::test]
@@ -315,6 +419,6 @@ mod tests {
             panic!("a defect");
         })
         .await;
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "begun|failed at 7");
+        assert_eq!(bytes(answer).await, b"begun|failed at 7");
     }
 }

@@ -3,7 +3,14 @@
 //! Everything that is decided before a body is read is decided here: is the caller local and known, does the path
 //! exist, is it built. The one path with a life of its own is `POST /v1/responses`, see [`super::exchange`].
 
-use std::{convert::Infallible, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -26,7 +33,7 @@ use super::{
     body::discard,
     exchange::exchange,
     health::memory_bytes,
-    reply::{self, Answer, ReplyBody},
+    reply::{self, Answer, ReplyBody, Turns},
     service::{Service, State},
 };
 use crate::{codec::responses::error::encode_error, host::manager::Manager};
@@ -65,8 +72,8 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener, mut stop: mpsc:
                 Ok((stream, _)) => {
                     let service = Arc::clone(&service);
                     let draining = service.draining();
-                    connections.spawn(connection(stream, draining, move |request| {
-                        respond(Arc::clone(&service), request)
+                    connections.spawn(connection(stream, draining, move |request, turns| {
+                        respond(Arc::clone(&service), request, turns)
                     }));
                 }
                 Err(error) => {
@@ -108,7 +115,7 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
 pub(super) async fn connection<F>(
     stream: TcpStream,
     mut draining: watch::Receiver<bool>,
-    respond: impl Fn(Request<Incoming>) -> F,
+    respond: impl Fn(Request<Incoming>, Turns) -> F,
 ) where
     F: Future<Output = Answer>,
 {
@@ -118,8 +125,9 @@ pub(super) async fn connection<F>(
     if let Err(error) = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER_BYTES) {
         debug!(codex_error = %error, "cannot bound the kernel's buffer for answers");
     }
+    let turns = Turns::default();
     let respond = service_fn(|request| {
-        let answer = respond(request);
+        let answer = respond(request, turns.clone());
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
@@ -132,17 +140,17 @@ pub(super) async fn connection<F>(
         // An error means that the service itself is gone: then it is time to stop as well.
         drop(draining.wait_for(|draining| *draining).await);
     };
-    let result = tokio::select! {
-        result = connection.as_mut() => Some(result),
-        () = asked_to_stop => None,
-    };
-    let result = match result {
-        Some(result) => result,
-        None => {
+    let mut asked_to_stop = std::pin::pin!(asked_to_stop);
+    let mut asked = false;
+    let result = poll_fn(|cx| {
+        turns.begin();
+        if !asked && asked_to_stop.as_mut().poll(cx).is_ready() {
+            asked = true;
             connection.as_mut().graceful_shutdown();
-            connection.await
         }
-    };
+        connection.as_mut().poll(cx)
+    })
+    .await;
     if let Err(error) = result {
         // Clients leave in mid-answer all the time; who cares about one finds it here.
         debug!(codex_error = %error, "a connection ended early");
@@ -171,10 +179,10 @@ const UNBUILT: [(&str, &str); 17] = [
 ];
 
 /// Answers one request.
-async fn respond(service: Arc<Service>, mut request: Request<Incoming>) -> Answer {
+async fn respond(service: Arc<Service>, mut request: Request<Incoming>, turns: Turns) -> Answer {
     let request_id = service.new_request_id();
     let Some(answer) = answer_by_head(&service, &request, &request_id) else {
-        return reply::answer(|reply| exchange(service, request, request_id, reply)).await;
+        return reply::answer(turns, |reply| exchange(service, request, request_id, reply)).await;
     };
     // Who expects to be told to go on has not sent a body, and is not told.
     if !request.headers().contains_key(header::EXPECT) {
