@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::DecodeError;
-use crate::model::request::CallableTool;
+use crate::model::{request::CallableTool, text::LazyText};
 
 /// JSON Schema of every custom tool's arguments.
 pub const PARAMETERS: &str = r#"{"type":"object","properties":{"input":{"type":"string","description":"The whole input of the tool, as plain text."}},"required":["input"],"additionalProperties":false}"#;
@@ -18,27 +18,25 @@ pub const PARAMETERS: &str = r#"{"type":"object","properties":{"input":{"type":"
 pub const INPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What a model is told about a custom tool: its own description, how to pass the text, and its grammar.
-pub fn description(tool: &CallableTool<'_>) -> String {
-    let mut text = String::new();
-    if let Some(own) = tool.description.as_deref().filter(|d| !d.trim().is_empty()) {
-        text.push_str(own);
-        text.push_str("\n\n");
+pub fn description<'r>(tool: &'r CallableTool<'_>) -> LazyText<'r> {
+    let mut texts = Vec::new();
+    if let Some(own) = tool.description.as_ref().filter(|d| !d.is_blank()) {
+        texts.extend([own.as_borrowed(), "\n\n".into()]);
     }
-    text.push_str("Pass the tool's text, unchanged, in the one argument `input`.");
+    texts.push("Pass the tool's text, unchanged, in the one argument `input`.".into());
     if let Some((syntax, definition)) = &tool.grammar {
-        text.push_str(" It must satisfy this ");
-        text.push_str(syntax);
-        text.push_str(" grammar:\n");
-        text.push_str(definition);
+        let lead = [" It must satisfy this ".into(), LazyText::from(&**syntax), " grammar:\n".into()];
+        texts.extend(lead);
+        texts.push(definition.as_borrowed());
     }
-    text
+    LazyText::join(texts, "")
 }
 
 /// JSON arguments that carry `input`, for calls of the history.
-pub fn wrap(input: &str) -> Result<String, serde_json::Error> {
+pub fn wrap(input: &LazyText<'_>) -> Result<String, serde_json::Error> {
     #[derive(Serialize)]
-    struct Arguments<'a> {
-        input: &'a str,
+    struct Arguments<'i> {
+        input: &'i LazyText<'i>,
     }
     serde_json::to_string(&Arguments { input })
 }
@@ -381,7 +379,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_wrapped_unwraps_for_any_split(text in "\\PC*|[a\"\\\\\n🦀{}]{0,40}", cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..6)) {
-            let raw = wrap(&text).unwrap();
+            let raw = wrap(&text.as_str().into()).unwrap();
             prop_assert_eq!(unwrapped(split(&raw, &cuts)), text);
         }
 

@@ -145,7 +145,7 @@ impl<'i, 'a> Since<'i, 'a> {
     fn output_of(&self, wanted: impl Fn(&ToolRef<'_>, &str) -> bool) -> Option<String> {
         let id = self.0.iter().find_map(|item| {
             let Item::Call { call_id, tool, input } = item else { return None };
-            wanted(tool, input).then_some(call_id)
+            wanted(tool, &input.read()).then_some(call_id)
         })?;
         self.0.iter().find_map(|item| {
             let Item::Output { call_id, parts, .. } = item else { return None };
@@ -194,7 +194,7 @@ fn text_of(parts: &[Part<'_>]) -> String {
     let mut text = String::new();
     for part in parts {
         if let Part::Text(piece) = part {
-            text.push_str(piece);
+            text.push_str(&piece.read());
             text.push('\n');
         }
     }
@@ -216,8 +216,8 @@ fn input_bytes(request: &Request<'_>) -> u64 {
         .iter()
         .map(|item| match item {
             Item::Message { parts, .. } | Item::Output { parts, .. } => parts_bytes(parts),
-            Item::Call { input, .. } => input.len(),
-            Item::Reasoning { summary, .. } => summary.iter().map(|s| s.len()).sum(),
+            Item::Call { input, .. } => input.read().len(),
+            Item::Reasoning { summary, .. } => summary.iter().map(|s| s.read().len()).sum(),
             Item::Hosted { raw, .. } => raw.get().len(),
             Item::Compaction { .. } | Item::CompactionTrigger => 0,
         })

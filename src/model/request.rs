@@ -1,13 +1,16 @@
 //! A conversation, its tools and how to sample: the nouns of the Responses API without its bookkeeping.
 //!
-//! Text borrows from the request body wherever JSON needed no unescaping, and tool schemas stay raw JSON, so that
-//! a 30 KB request is not copied into a tree only to be written out again.
+//! What is long stays as it stands in the request body, escapes and all ([`LazyText`]), tool schemas stay raw JSON, and
+//! short words borrow from the body wherever JSON needed no unescaping: a request is not copied into a tree only to be
+//! written out again.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-/// Text that borrows from the request body when it can.
+use super::text::LazyText;
+
+/// A word or two, borrowed from the request body if possible. What is long is a [`LazyText`].
 pub type Text<'a> = Cow<'a, str>;
 
 /// One request for an answer.
@@ -15,8 +18,10 @@ pub type Text<'a> = Cow<'a, str>;
 pub struct Request<'a> {
     /// The model as the client named it.
     pub model: Text<'a>,
+    /// Length of the body it was read from, which is about what it takes in any other protocol.
+    pub bytes: usize,
     /// Text that stands before the whole conversation, if the client sent it apart from `input`.
-    pub instructions: Option<Text<'a>>,
+    pub instructions: Option<LazyText<'a>>,
     /// The conversation, oldest first.
     pub input: Vec<Item<'a>>,
     /// Every tool the model may call: namespaces flattened into their members, tools found in the history
@@ -73,9 +78,9 @@ pub enum Item<'a> {
     /// Thoughts of an earlier answer.
     Reasoning {
         /// What was shown to the user.
-        summary: Vec<Text<'a>>,
+        summary: Vec<LazyText<'a>>,
         /// Raw thoughts in clear, if the client holds any.
-        content: Vec<Text<'a>>,
+        content: Vec<LazyText<'a>>,
         /// What a codec stored in `encrypted_content`, opened; absent if there was none or it was foreign.
         opaque: Option<Opaque>,
     },
@@ -86,7 +91,7 @@ pub enum Item<'a> {
         /// What was called.
         tool: ToolRef<'a>,
         /// JSON text for a function or a tool search, free text for a custom tool.
-        input: Text<'a>,
+        input: LazyText<'a>,
     },
     /// What a tool call gave.
     Output {
@@ -130,13 +135,13 @@ pub enum Role {
 #[derive(Debug, Clone)]
 pub enum Part<'a> {
     /// Plain text.
-    Text(Text<'a>),
+    Text(LazyText<'a>),
     /// The model declined, in these words.
-    Refusal(Text<'a>),
+    Refusal(LazyText<'a>),
     /// A picture.
     Image {
         /// `https:` or `data:` URL.
-        url: Text<'a>,
+        url: LazyText<'a>,
         /// `auto`, `low`, `high`, `original`.
         detail: Option<Text<'a>>,
     },
@@ -236,11 +241,11 @@ pub struct CallableTool<'a> {
     /// Its identity.
     pub tool: ToolRef<'a>,
     /// For the model.
-    pub description: Option<Text<'a>>,
+    pub description: Option<LazyText<'a>>,
     /// JSON Schema of the arguments; absent for custom tools.
     pub parameters: Option<&'a RawValue>,
     /// Grammar of a custom tool's input: `(syntax, definition)`, e.g. `("lark", "start: …")`.
-    pub grammar: Option<(Text<'a>, Text<'a>)>,
+    pub grammar: Option<(Text<'a>, LazyText<'a>)>,
     /// Whether arguments must match the schema exactly.
     pub strict: Option<bool>,
 }

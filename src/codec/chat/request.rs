@@ -14,8 +14,6 @@
 
 mod conversation;
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use self::conversation::Conversation;
@@ -25,7 +23,10 @@ use super::{
 };
 use crate::{
     codec::{EncodeError, Encoded, Target, custom, names::Names},
-    model::request::{CallableTool, Format, Loss, LossAction, Request, Tool, ToolChoice, ToolKind, ToolRef},
+    model::{
+        request::{CallableTool, Format, Loss, LossAction, Request, Tool, ToolChoice, ToolKind, ToolRef},
+        text::LazyText,
+    },
 };
 
 /// The schema of a function that declares none.
@@ -96,8 +97,11 @@ pub fn encode_request(request: &Request<'_>, target: &Target) -> Result<Encoded<
         stream: true,
         stream_options: dialect.stream_options.then_some(wire::StreamOptions { include_usage: true }),
     };
-    let body = serde_json::to_vec(&body).map_err(cannot_write)?;
-    Ok(Encoded { body, losses: losses.0, names })
+    // Seldom longer than what was asked, whose items are more talkative.
+    let mut bytes = Vec::with_capacity(request.bytes + request.bytes / 16 + 1024);
+    serde_json::to_writer(&mut bytes, &body).map_err(cannot_write)?;
+    drop(body);
+    Ok(Encoded { body: bytes, losses: losses.0, names })
 }
 
 /// Writing strings, numbers and raw JSON to memory does not fail; if it ever does, the caller is told rather than served
@@ -189,7 +193,7 @@ type Tools<'r> = (Vec<wire::ToolDeclaration<'r>>, Option<wire::ToolChoice<'r>>);
 fn tools<'r>(
     request: &'r Request<'_>,
     target: &Target,
-    names: &Names,
+    names: &'r Names,
     losses: &mut Losses,
 ) -> Result<Tools<'r>, EncodeError> {
     let dialect = target.dialect;
@@ -242,10 +246,9 @@ fn tools<'r>(
         }
     }
     let choice = match (word, named) {
-        (_, Some(tool)) => names.wire_name(tool).map(|name| wire::ToolChoice::Named {
-            kind: "function",
-            function: wire::FunctionName { name: name.to_owned() },
-        }),
+        (_, Some(tool)) => names
+            .wire_name(tool)
+            .map(|name| wire::ToolChoice::Named { kind: "function", function: wire::FunctionName { name } }),
         (Some(word), None) => Some(wire::ToolChoice::Word(word)),
         (None, None) => None,
     };
@@ -256,7 +259,7 @@ fn tools<'r>(
 
 fn declaration<'r>(
     callable: &'r CallableTool<'_>,
-    name: &str,
+    name: &'r str,
     dialect: &Dialect,
     i: usize,
     losses: &mut Losses,
@@ -266,7 +269,7 @@ fn declaration<'r>(
             if callable.grammar.is_some() {
                 losses.approximate(format!("tools[{i}].format"), "the grammar is described, not enforced");
             }
-            (Some(Cow::Owned(custom::description(callable))), raw(custom::PARAMETERS)?)
+            (Some(custom::description(callable)), raw(custom::PARAMETERS)?)
         }
         ToolKind::Function | ToolKind::ToolSearch => {
             let declared = callable.parameters.filter(|p| p.get().starts_with('{'));
@@ -274,7 +277,7 @@ fn declaration<'r>(
                 Some(parameters) => parameters,
                 None => raw(NO_PARAMETERS)?,
             };
-            (callable.description.as_deref().map(Cow::Borrowed), parameters)
+            (callable.description.as_ref().map(LazyText::as_borrowed), parameters)
         }
     };
     if callable.strict == Some(true) && !dialect.strict {
@@ -283,7 +286,7 @@ fn declaration<'r>(
     Ok(wire::ToolDeclaration {
         kind: "function",
         function: wire::FunctionDeclaration {
-            name: name.to_owned(),
+            name,
             description,
             parameters,
             strict: callable.strict.filter(|_| dialect.strict),

@@ -3,10 +3,12 @@
 //!
 //! `stream.rs` writes the stored form, `request.rs` reads it; nobody else does.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::model::text::LazyText;
 
 /// How thoughts came, and so how they go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,7 +33,7 @@ pub(super) struct Stored<'a> {
     pub tag: usize,
     /// Absent if the answer had no thoughts in plain text; empty if it is known to have had none at all.
     #[serde(borrow)]
-    pub text: Option<Cow<'a, str>>,
+    pub text: Option<LazyText<'a>>,
     #[serde(borrow)]
     pub details: Vec<&'a RawValue>,
     /// `extra_content` by call id.

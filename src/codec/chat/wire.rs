@@ -3,13 +3,15 @@
 //! 2026-11-21), with the fields other hosts add, each with the page it comes from. Hosts without a remark: see the
 //! `source` of their row in `dialect.rs`.
 //!
-//! Requests are written straight from borrowed text. Answers are read leniently: what differs between hosts in type
+//! Requests are written straight from borrowed text, long ones with the escapes that the client gave them. Answers are read leniently: what differs between hosts in type
 //! (string or array, string or object) stays raw JSON until it is looked at.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::model::text::LazyText;
 
 // ---- requests ----
 
@@ -98,16 +100,16 @@ pub(super) struct ReasoningSwitch<'a> {
 pub(super) struct Message<'a> {
     pub role: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reasoning_content: Option<Cow<'a, str>>,
+    pub reasoning_content: Option<LazyText<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reasoning: Option<Cow<'a, str>>,
+    pub reasoning: Option<LazyText<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasoning_details: Vec<&'a RawValue>,
     pub content: Content<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tool_call_id: Option<String>,
+    pub tool_call_id: Option<Cow<'a, str>>,
 }
 
 impl<'a> Message<'a> {
@@ -128,27 +130,27 @@ impl<'a> Message<'a> {
 #[serde(untagged)]
 pub(super) enum Content<'a> {
     Null,
-    Text(Cow<'a, str>),
+    Text(LazyText<'a>),
     Parts(Vec<ContentPart<'a>>),
 }
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum ContentPart<'a> {
-    Text { text: Cow<'a, str> },
+    Text { text: LazyText<'a> },
     ImageUrl { image_url: ImageUrl<'a> },
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct ImageUrl<'a> {
-    pub url: &'a str,
+    pub url: LazyText<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct ToolCall<'a> {
-    pub id: String,
+    pub id: Cow<'a, str>,
     #[serde(rename = "type")]
     pub kind: &'static str,
     pub function: FunctionCall<'a>,
@@ -159,8 +161,8 @@ pub(super) struct ToolCall<'a> {
 
 #[derive(Debug, Serialize)]
 pub(super) struct FunctionCall<'a> {
-    pub name: String,
-    pub arguments: Cow<'a, str>,
+    pub name: &'a str,
+    pub arguments: LazyText<'a>,
 }
 
 #[derive(Debug, Serialize)]
@@ -172,9 +174,9 @@ pub(super) struct ToolDeclaration<'a> {
 
 #[derive(Debug, Serialize)]
 pub(super) struct FunctionDeclaration<'a> {
-    pub name: String,
+    pub name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<Cow<'a, str>>,
+    pub description: Option<LazyText<'a>>,
     pub parameters: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
@@ -187,13 +189,13 @@ pub(super) enum ToolChoice<'a> {
     Named {
         #[serde(rename = "type")]
         kind: &'static str,
-        function: FunctionName,
+        function: FunctionName<'a>,
     },
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct FunctionName {
-    pub name: String,
+pub(super) struct FunctionName<'a> {
+    pub name: &'a str,
 }
 
 #[derive(Debug, Serialize)]

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use self::values::{
     Path, array, boolean, fields, invalid, json_text, kind_of, missing, name, number_within, object, optional,
-    positive, required, string, too_many, wrong,
+    positive, required, string, text, too_many, url, wrong,
 };
 use super::{
     stream::Echo,
@@ -19,8 +19,12 @@ use super::{
 };
 use crate::{
     codec::seal::{OpenError, Sealer},
-    model::request::{
-        CallableTool, Format, Item, Loss, LossAction, Part, Request, Role, Text, Tool, ToolChoice, ToolKind, ToolRef,
+    model::{
+        request::{
+            CallableTool, Format, Item, Loss, LossAction, Part, Request, Role, Text, Tool, ToolChoice, ToolKind,
+            ToolRef,
+        },
+        text::LazyText,
     },
 };
 
@@ -54,19 +58,19 @@ type Result<T> = std::result::Result<T, InvalidRequest>;
 
 /// Reads the body of `POST /v1/responses`.
 pub fn decode_request<'a>(body: &'a [u8], sealer: &Sealer) -> Result<Decoded<'a>> {
-    let text = std::str::from_utf8(body).map_err(|e| InvalidRequest {
+    let json = std::str::from_utf8(body).map_err(|e| InvalidRequest {
         param: None,
         message: format!("The body is not valid UTF-8: byte {} does not fit.", e.valid_up_to()),
         code: None,
     })?;
-    if text.trim_start().as_bytes().first().is_some_and(|b| *b != b'{') {
+    if json.trim_start().as_bytes().first().is_some_and(|b| *b != b'{') {
         return Err(InvalidRequest {
             param: None,
             message: "The body is not a JSON object of the Responses API: it does not begin with `{`.".to_owned(),
             code: None,
         });
     }
-    let wire: Body<'a> = serde_json::from_str(text).map_err(|e| InvalidRequest {
+    let wire: Body<'a> = serde_json::from_str(json).map_err(|e| InvalidRequest {
         param: None,
         message: format!("The body is not a JSON object of the Responses API: {e}."),
         code: None,
@@ -94,7 +98,8 @@ pub fn decode_request<'a>(body: &'a [u8], sealer: &Sealer) -> Result<Decoded<'a>
     let mut reader = Reader { sealer, tools: Tools::default(), losses: Vec::new() };
     let mut request = Request {
         model: required(wire.model, &root.key("model"), "a model's name", name)?,
-        instructions: optional(wire.instructions, &root.key("instructions"), string)?,
+        bytes: body.len(),
+        instructions: optional(wire.instructions, &root.key("instructions"), text)?,
         parallel_tool_calls: optional(wire.parallel_tool_calls, &root.key("parallel_tool_calls"), boolean)?,
         temperature: optional(wire.temperature, &root.key("temperature"), |r, p| number_within(r, p, 0.0, 2.0))?,
         top_p: optional(wire.top_p, &root.key("top_p"), |r, p| number_within(r, p, 0.0, 1.0))?,
@@ -116,9 +121,9 @@ pub fn decode_request<'a>(body: &'a [u8], sealer: &Sealer) -> Result<Decoded<'a>
     }
     if let Some(raw) = wire.text {
         let path = root.key("text");
-        let text: wire::TextOptions<'a> = fields(raw, &path)?;
-        request.verbosity = optional(text.verbosity, &path.key("verbosity"), string)?;
-        request.format = optional(text.format, &path.key("format"), format)?.unwrap_or_default();
+        let options: wire::TextOptions<'a> = fields(raw, &path)?;
+        request.verbosity = optional(options.verbosity, &path.key("verbosity"), string)?;
+        request.format = optional(options.format, &path.key("format"), format)?.unwrap_or_default();
     }
     if let Some(raw) = wire.include {
         let path = root.key("include");
@@ -176,7 +181,7 @@ impl<'a> Reader<'_, 'a> {
     fn input(&mut self, raw: Option<&'a RawValue>, path: &Path<'_>) -> Result<Vec<Item<'a>>> {
         let raw = raw.ok_or_else(|| missing(path, "a string or an array of items"))?;
         if kind_of(raw) == "a string" {
-            let parts = vec![Part::Text(string(raw, path)?)];
+            let parts = vec![Part::Text(text(raw, path)?)];
             return Ok(vec![Item::Message { role: Role::User, phase: None, parts }]);
         }
         let entries = array(raw, path, "a string or an array of items")?;
@@ -240,7 +245,7 @@ impl<'a> Reader<'_, 'a> {
             "custom_tool_call" => items.push(Item::Call {
                 call_id: call_id("the call's id")?,
                 tool: tool(ToolKind::Custom)?,
-                input: required(item.input, &path.key("input"), "a string", string)?,
+                input: required(item.input, &path.key("input"), "a string", text)?,
             }),
             "tool_search_call" => items.push(Item::Call {
                 call_id: call_id("the call's id")?,
@@ -263,7 +268,7 @@ impl<'a> Reader<'_, 'a> {
                 let call_id = call_id("the id of the search it answers")?;
                 let found = item.tools.ok_or_else(|| missing(&path.key("tools"), "an array of tools"))?;
                 self.declare_all(found, &path.key("tools"))?;
-                let parts = vec![Part::Text(Cow::Borrowed(found.get()))];
+                let parts = vec![Part::Text(found.get().into())];
                 items.push(Item::Output { call_id, kind: ToolKind::ToolSearch, parts });
             }
             "additional_tools" => {
@@ -337,7 +342,7 @@ impl<'a> Reader<'_, 'a> {
         };
         let callable = CallableTool {
             tool: tool.clone(),
-            description: optional(wire.description, &path.key("description"), string)?,
+            description: optional(wire.description, &path.key("description"), text)?,
             parameters: optional(wire.parameters, &path.key("parameters"), object)?,
             grammar: optional(wire.format, &path.key("format"), grammar)?.flatten(),
             strict: optional(wire.strict, &path.key("strict"), boolean)?,
@@ -428,9 +433,9 @@ fn format<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Format<'a>> {
     }
 }
 
-fn grammar<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Option<(Text<'a>, Text<'a>)>> {
+fn grammar<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Option<(Text<'a>, LazyText<'a>)>> {
     let wire: wire::Grammar<'a> = fields(raw, path)?;
-    let definition = optional(wire.definition, &path.key("definition"), string)?;
+    let definition = optional(wire.definition, &path.key("definition"), text)?;
     let syntax = optional(wire.syntax, &path.key("syntax"), string)?;
     Ok(definition.map(|definition| (syntax.unwrap_or(Cow::Borrowed("lark")), definition)))
 }
@@ -451,7 +456,7 @@ fn role(raw: &RawValue, path: &Path<'_>) -> Result<Role> {
 /// A string, or an array of parts.
 fn parts<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<Part<'a>>> {
     if kind_of(raw) == "a string" {
-        return Ok(vec![Part::Text(string(raw, path)?)]);
+        return Ok(vec![Part::Text(text(raw, path)?)]);
     }
     let entries = array(raw, path, "a string or an array of parts")?;
     let mut parts = Vec::with_capacity(entries.len());
@@ -466,11 +471,11 @@ fn part<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Part<'a>> {
     let kind = required(wire.r#type, &path.key("type"), "a part's type, such as \"input_text\"", string)?;
     match &*kind {
         "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
-            Ok(Part::Text(required(wire.text, &path.key("text"), "a string", string)?))
+            Ok(Part::Text(required(wire.text, &path.key("text"), "a string", text)?))
         }
-        "refusal" => Ok(Part::Refusal(required(wire.refusal, &path.key("refusal"), "a string", string)?)),
+        "refusal" => Ok(Part::Refusal(required(wire.refusal, &path.key("refusal"), "a string", text)?)),
         "input_image" if wire.image_url.is_some() || wire.file_id.is_none() => Ok(Part::Image {
-            url: required(wire.image_url, &path.key("image_url"), "an https: or data: URL", name)?,
+            url: required(wire.image_url, &path.key("image_url"), "an https: or data: URL", url)?,
             detail: optional(wire.detail, &path.key("detail"), string)?,
         }),
         _ => Ok(Part::Other { kind, raw }),
@@ -478,12 +483,12 @@ fn part<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Part<'a>> {
 }
 
 /// The texts of an array of parts.
-fn texts<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<Text<'a>>> {
+fn texts<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<LazyText<'a>>> {
     let mut texts = Vec::new();
     for (index, entry) in array(raw, path, "an array")?.into_iter().enumerate() {
         let path = path.index(index);
         let wire: wire::Part<'a> = fields(entry, &path)?;
-        texts.push(required(wire.text, &path.key("text"), "a string", string)?);
+        texts.push(required(wire.text, &path.key("text"), "a string", text)?);
     }
     Ok(texts)
 }

@@ -7,7 +7,7 @@
 //! An item that was cut is never given as done when the answer failed, because the client keeps done items in its
 //! history when it tries again; and a cut call is never given as done at all, because the client runs it.
 
-use std::{collections::BTreeMap, mem};
+use std::{borrow::Cow, collections::BTreeMap, mem};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -19,6 +19,7 @@ use crate::{
         event::{End, Event, IncompleteReason, ItemKey, ItemKind},
         failure::Failure,
         request::{Opaque, Request, ToolKind, ToolRef},
+        text::LazyText,
         usage::Usage,
     },
 };
@@ -27,7 +28,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct Echo {
     /// `"instructions":…,…,"user":…`: everything but `tools`.
-    members: String,
+    members: Vec<u8>,
     /// `tools` as they came. Repeated only in response objects outside streams: inside one they would triple the
     /// bytes before the first text, and no client reads them there.
     tools: String,
@@ -37,45 +38,45 @@ pub struct Echo {
 impl Echo {
     /// Takes what is to be repeated.
     pub fn new(request: &Request<'_>, wire: &Body<'_>) -> Self {
-        let raw = |value: Option<&RawValue>, absent: &'static str| value.map_or(absent.to_owned(), one_line);
-        let reasoning = format!(
-            r#"{{"effort":{},"summary":{}}}"#,
-            json(&request.effort.as_deref()),
-            json(&request.summary.as_deref())
-        );
-        let members = [
-            ("instructions", json(&request.instructions.as_deref())),
-            ("max_output_tokens", json(&request.max_output_tokens)),
-            ("max_tool_calls", raw(wire.max_tool_calls, "null")),
-            ("parallel_tool_calls", json(&request.parallel_tool_calls.unwrap_or(true))),
-            ("previous_response_id", json(&request.previous_response_id.as_deref())),
-            ("prompt_cache_key", json(&request.prompt_cache_key.as_deref())),
-            ("reasoning", reasoning),
-            ("safety_identifier", raw(wire.safety_identifier, "null")),
-            ("service_tier", json(&request.service_tier.as_deref().unwrap_or("default"))),
-            ("store", json(&request.store)),
-            ("temperature", json(&request.temperature.unwrap_or(1.0))),
-            ("text", raw(wire.text, r#"{"format":{"type":"text"}}"#)),
-            ("tool_choice", raw(wire.tool_choice, r#""auto""#)),
-            ("top_logprobs", raw(wire.top_logprobs, "0")),
-            ("top_p", json(&request.top_p.unwrap_or(1.0))),
-            ("truncation", raw(wire.truncation, r#""disabled""#)),
-            ("user", json(&request.user.as_deref())),
-            ("metadata", raw(request.metadata, "{}")),
-        ];
-        let mut text = String::new();
-        for (key, value) in members {
-            if !text.is_empty() {
-                text.push(',');
-            }
-            text.push('"');
-            text.push_str(key);
-            text.push_str("\":");
-            text.push_str(&value);
-        }
+        /// The rest is small.
+        const REST_BYTES: usize = 1024;
+        let instructions_bytes = request.instructions.as_ref().map_or(0, LazyText::bytes_max);
+        let metadata_bytes = request.metadata.map_or(0, |raw| raw.get().len());
+        let text_bytes = wire.text.map_or(0, |raw| raw.get().len());
+        let mut out = Vec::with_capacity(instructions_bytes + metadata_bytes + text_bytes + REST_BYTES);
+        let raw = |out: &mut Vec<u8>, key: &str, value: Option<&RawValue>, absent: &str| {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(value.map_or(Cow::Borrowed(absent), one_line).as_bytes());
+        };
+        write_member(&mut out, "instructions", &request.instructions);
+        write_next(&mut out, "max_output_tokens", &request.max_output_tokens);
+        raw(&mut out, "max_tool_calls", wire.max_tool_calls, "null");
+        write_next(&mut out, "parallel_tool_calls", &request.parallel_tool_calls.unwrap_or(true));
+        write_next(&mut out, "previous_response_id", &request.previous_response_id);
+        write_next(&mut out, "prompt_cache_key", &request.prompt_cache_key);
+        out.extend_from_slice(b",\"reasoning\":{");
+        write_member(&mut out, "effort", &request.effort);
+        write_next(&mut out, "summary", &request.summary);
+        out.push(b'}');
+        raw(&mut out, "safety_identifier", wire.safety_identifier, "null");
+        write_next(&mut out, "service_tier", request.service_tier.as_deref().unwrap_or("default"));
+        write_next(&mut out, "store", &request.store);
+        write_next(&mut out, "temperature", &request.temperature.unwrap_or(1.0));
+        raw(&mut out, "text", wire.text, r#"{"format":{"type":"text"}}"#);
+        raw(&mut out, "tool_choice", wire.tool_choice, r#""auto""#);
+        raw(&mut out, "top_logprobs", wire.top_logprobs, "0");
+        write_next(&mut out, "top_p", &request.top_p.unwrap_or(1.0));
+        raw(&mut out, "truncation", wire.truncation, r#""disabled""#);
+        write_next(&mut out, "user", &request.user);
+        raw(&mut out, "metadata", request.metadata, "{}");
         Self {
-            members: text,
-            tools: if request.stream { "[]".to_owned() } else { raw(wire.tools, "[]") },
+            members: out,
+            tools: match wire.tools {
+                Some(tools) if !request.stream => one_line(tools).into_owned(),
+                Some(_) | None => "[]".to_owned(),
+            },
             include_encrypted_reasoning: request.include_encrypted_reasoning,
         }
     }
@@ -501,7 +502,7 @@ impl StreamEncoder {
         }
         write_next(out, "model", self.identity.model.as_str());
         out.push(b',');
-        out.extend_from_slice(self.echo.members.as_bytes());
+        out.extend_from_slice(&self.echo.members);
         out.extend_from_slice(b",\"tools\":");
         out.extend_from_slice(if self.echo.tools.is_empty() { b"[]" } else { self.echo.tools.as_bytes() });
         out.extend_from_slice(b",\"output\":[");
@@ -526,7 +527,7 @@ impl StreamEncoder {
 /// `response.failed` as a last word when the encoder itself is lost: the answer's identity and place are all it knows.
 pub fn encode_failed(identity: &Identity, sequence: u64, failure: &Failure) -> Vec<u8> {
     let mut encoder = StreamEncoder::new(identity.clone(), Echo::default(), Sealer::new(&[0; 32]), true);
-    encoder.echo.members = "\"metadata\":{}".to_owned();
+    encoder.echo.members = b"\"metadata\":{}".to_vec();
     encoder.feed.sequence = sequence;
     let mut out = Vec::new();
     encoder.response_event(&mut out, "response.failed", "failed", Some(Problem::Failed(failure)));
@@ -706,10 +707,7 @@ fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 }
 
 /// JSON as it came, but for its line breaks: they would end an event's line. Inside strings JSON has none.
-fn one_line(raw: &RawValue) -> String {
-    raw.get().chars().filter(|c| !matches!(c, '\n' | '\r')).collect()
-}
-
-fn json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
+fn one_line(raw: &RawValue) -> Cow<'_, str> {
+    let breaks = |c| matches!(c, '\n' | '\r');
+    if raw.get().contains(breaks) { raw.get().replace(breaks, "").into() } else { raw.get().into() }
 }

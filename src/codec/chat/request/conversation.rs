@@ -20,7 +20,10 @@ use crate::{
         custom,
         names::{Names, fnv1a},
     },
-    model::request::{Item, Part, Request, Role, ToolKind},
+    model::{
+        request::{Item, Part, Request, Role, ToolKind},
+        text::LazyText,
+    },
 };
 
 /// Opens instructions that come as the user's words.
@@ -52,12 +55,12 @@ pub(super) struct Conversation<'r, 'a, 'l> {
     /// By call id: what must come back on the call.
     extras: BTreeMap<String, &'r RawValue>,
     /// By item of a call: its id on the wire, and the item of its output.
-    calls: BTreeMap<usize, (String, Option<usize>)>,
+    calls: BTreeMap<usize, (Cow<'r, str>, Option<usize>)>,
     /// Items of outputs that belong to a call.
     paired: BTreeSet<usize>,
     messages: Vec<wire::Message<'r>>,
     /// Text of the one system message that opens the conversation.
-    front: Vec<Cow<'r, str>>,
+    front: Vec<LazyText<'r>>,
     turn: Turn,
     /// The first item whose required thoughts could not be restored.
     thoughts_missing: Option<usize>,
@@ -97,13 +100,14 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
     fn pair(&mut self) {
         let mut waiting: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
         let mut used = BTreeSet::new();
-        for (i, item) in self.request.input.iter().enumerate() {
+        let request = self.request;
+        for (i, item) in request.input.iter().enumerate() {
             match item {
                 Item::Call { call_id, .. } => {
-                    let mut id = wire_id(call_id, self.target.dialect.call_ids);
+                    let mut id = wire_id(Cow::Borrowed(call_id), self.target.dialect.call_ids);
                     let mut nth = 2;
                     while !used.insert(id.clone()) {
-                        id = wire_id(&format!("{call_id}_{nth}"), self.target.dialect.call_ids);
+                        id = wire_id(Cow::Owned(format!("{call_id}_{nth}")), self.target.dialect.call_ids);
                         nth += 1;
                     }
                     if nth > 2 {
@@ -147,8 +151,8 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         instruction: Option<String>,
         switch: &mut Switch,
     ) -> Result<Vec<wire::Message<'r>>, EncodeError> {
-        if let Some(text) = request.instructions.as_deref().filter(|t| !t.is_empty()) {
-            self.front.push(Cow::Borrowed(text));
+        if let Some(text) = request.instructions.as_ref().filter(|t| !t.is_empty()) {
+            self.front.push(text.as_borrowed());
         }
         for (i, item) in request.input.iter().enumerate() {
             match item {
@@ -187,12 +191,9 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             }
         }
         self.close_turn()?;
-        self.front.extend(instruction.map(Cow::Owned));
+        self.front.extend(instruction.map(LazyText::from));
         if !self.front.is_empty() {
-            let text = match <[Cow<'r, str>; 1]>::try_from(std::mem::take(&mut self.front)) {
-                Ok([only]) => only,
-                Err(several) => Cow::Owned(several.join("\n\n")),
-            };
+            let text = LazyText::join(std::mem::take(&mut self.front), "\n\n");
             self.messages.insert(0, wire::Message::new("system", wire::Content::Text(text)));
         }
         if self.target.dialect.thoughts_required {
@@ -238,7 +239,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             // Moved to the front it would change the first bytes of every later request, and the host's cache of the
             // whole conversation would be lost; it would also no longer stand where it was said.
             self.losses.approximate(path(i), "the host takes system messages only at the front");
-            let content = wire::Content::Text(Cow::Owned(format!("{INSTRUCTIONS_LEAD}\n{text}")));
+            let content = wire::Content::Text(LazyText::join(vec![INSTRUCTIONS_LEAD.into(), text], "\n"));
             self.push_user(i, content);
             return;
         }
@@ -260,7 +261,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         }
         if !self.target.dialect.user_after_tool && self.messages.last().is_some_and(|m| m.role == "tool") {
             self.losses.approximate(path(i), "the host wants the assistant to speak between a tool and the user");
-            self.messages.push(wire::Message::new("assistant", wire::Content::Text(Cow::Borrowed(BRIDGE))));
+            self.messages.push(wire::Message::new("assistant", wire::Content::Text(BRIDGE.into())));
         }
         self.messages.push(wire::Message::new("user", content));
     }
@@ -268,9 +269,9 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
     fn orphan(&mut self, i: usize, parts: &'r [Part<'a>]) -> wire::Content<'r> {
         const LEAD: &str = "Result of an earlier tool call:";
         match self.user_content(i, "output", parts) {
-            wire::Content::Text(text) => wire::Content::Text(Cow::Owned(format!("{LEAD}\n{text}"))),
+            wire::Content::Text(text) => wire::Content::Text(LazyText::join(vec![LEAD.into(), text], "\n")),
             wire::Content::Parts(mut parts) => {
-                parts.insert(0, wire::ContentPart::Text { text: Cow::Borrowed(LEAD) });
+                parts.insert(0, wire::ContentPart::Text { text: LEAD.into() });
                 wire::Content::Parts(parts)
             }
             wire::Content::Null => wire::Content::Null,
@@ -287,7 +288,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         for (n, part) in parts.iter().enumerate() {
             match part {
                 Part::Text(text) | Part::Refusal(text) => {
-                    content.push(wire::ContentPart::Text { text: Cow::Borrowed(text) });
+                    content.push(wire::ContentPart::Text { text: text.as_borrowed() });
                 }
                 Part::Image { url, detail } => content.push(picture(url, detail.as_deref())),
                 Part::Other { .. } => self.losses.drop(part_path(i, key, n), "this protocol has no such part"),
@@ -297,17 +298,17 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
     }
 
     /// The text of all parts, a line break between them. `picture`: what stands for a picture; `None`: nothing may.
-    fn text_of(&mut self, i: usize, key: &str, parts: &'r [Part<'a>], picture: Option<&'static str>) -> Cow<'r, str> {
-        let mut text: Cow<'r, str> = Cow::Borrowed("");
+    fn text_of(&mut self, i: usize, key: &str, parts: &'r [Part<'a>], picture: Option<&'static str>) -> LazyText<'r> {
+        let mut pieces: Vec<LazyText<'r>> = Vec::new();
         for (n, part) in parts.iter().enumerate() {
             let piece = match part {
-                Part::Text(piece) | Part::Refusal(piece) => &**piece,
+                Part::Text(piece) | Part::Refusal(piece) => piece.as_borrowed(),
                 Part::Image { .. } => {
                     if picture != Some(PICTURE_BELOW) {
                         self.losses.drop(part_path(i, key, n), "the model takes no pictures here");
                     }
                     match picture {
-                        Some(words) => words,
+                        Some(words) => words.into(),
                         None => continue,
                     }
                 }
@@ -316,31 +317,27 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     continue;
                 }
             };
-            if text.is_empty() {
-                text = Cow::Borrowed(piece);
-            } else {
-                let text = text.to_mut();
-                text.push('\n');
-                text.push_str(piece);
+            // No line break before the first character.
+            if !pieces.is_empty() || !piece.is_empty() {
+                pieces.push(piece);
             }
         }
-        text
+        LazyText::join(pieces, "\n")
     }
 
     /// Writes the turn, if one is open: the assistant's message, the results of its calls, their pictures.
     fn close_turn(&mut self) -> Result<(), EncodeError> {
         let turn = std::mem::take(&mut self.turn);
         let request = self.request;
-        let mut text: Cow<'r, str> = Cow::Borrowed("");
+        let mut texts = Vec::new();
         for i in &turn.texts {
             let Some(Item::Message { parts, .. }) = request.input.get(*i) else { continue };
-            let more = self.text_of(*i, "content", parts, None);
-            if text.is_empty() {
-                text = more;
-            } else if !more.is_empty() {
-                text = Cow::Owned(format!("{text}\n\n{more}"));
+            let text = self.text_of(*i, "content", parts, None);
+            if !text.is_empty() {
+                texts.push(text);
             }
         }
+        let mut text = LazyText::join(texts, "\n\n");
         if text.is_empty() && turn.calls.is_empty() {
             for i in turn.reasoning {
                 self.losses.drop(path(i), "thoughts without an answer");
@@ -373,27 +370,19 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             return Err(EncodeError::Unsupported { path: path(i), why: "is no call".into() });
         };
         let arguments = match tool.kind {
-            ToolKind::Custom => Cow::Owned(custom::wrap(input).map_err(cannot_write)?),
-            ToolKind::Function | ToolKind::ToolSearch if input.trim().is_empty() => Cow::Borrowed("{}"),
+            ToolKind::Custom => custom::wrap(input).map_err(cannot_write)?.into(),
+            ToolKind::Function | ToolKind::ToolSearch if input.is_blank() => "{}".into(),
+            ToolKind::Function | ToolKind::ToolSearch if is_object(&input.read()) => input.as_borrowed(),
             ToolKind::Function | ToolKind::ToolSearch => {
-                let is_object =
-                    input.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(input).is_ok();
-                if is_object {
-                    Cow::Borrowed(&**input)
-                } else {
-                    // Servers that render history through a template parse arguments, and refuse the whole request.
-                    self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
-                    Cow::Owned(custom::wrap(input).map_err(cannot_write)?)
-                }
+                // Servers that render history through a template parse arguments, and refuse the whole request.
+                self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
+                custom::wrap(input).map_err(cannot_write)?.into()
             }
         };
         Ok(wire::ToolCall {
             id: self.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default(),
             kind: "function",
-            function: wire::FunctionCall {
-                name: self.names.wire_name(tool).unwrap_or(&tool.name).to_owned(),
-                arguments,
-            },
+            function: wire::FunctionCall { name: self.names.wire_name(tool).unwrap_or(&tool.name), arguments },
             extra_content: self.extras.get(&**call_id).copied(),
         })
     }
@@ -418,11 +407,11 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                             pictures_of = Some(o);
                         }
                     }
-                    if text.is_empty() { Cow::Borrowed(EMPTY_RESULT) } else { text }
+                    if text.is_empty() { EMPTY_RESULT.into() } else { text }
                 }
                 Some(_) | None => {
                     self.losses.approximate(path(*i), "it has no result, so one is made up that says so");
-                    Cow::Borrowed(NO_RESULT)
+                    NO_RESULT.into()
                 }
             };
             let mut message = wire::Message::new("tool", wire::Content::Text(text));
@@ -430,20 +419,20 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             self.messages.push(message);
         }
         if let Some(o) = pictures_of {
-            pictures.insert(0, wire::ContentPart::Text { text: Cow::Borrowed(PICTURES) });
+            pictures.insert(0, wire::ContentPart::Text { text: PICTURES.into() });
             self.push_user(o, wire::Content::Parts(pictures));
         }
     }
 
     /// Puts the turn's thoughts where the host wants them.
-    fn restore_thoughts(&mut self, turn: &Turn, message: &mut wire::Message<'r>, content: &mut Cow<'r, str>) {
+    fn restore_thoughts(&mut self, turn: &Turn, message: &mut wire::Message<'r>, content: &mut LazyText<'r>) {
         let dialect = self.target.dialect;
         let request = self.request;
         let wanted = dialect.thoughts_on == ThoughtsOn::All || !turn.calls.is_empty();
         let required = dialect.thoughts_required && !turn.calls.is_empty();
         let mut field = None;
         let mut tag = 0;
-        let mut text: Option<Cow<'r, str>> = None;
+        let mut texts: Vec<LazyText<'r>> = Vec::new();
         let mut details: Vec<&'r RawValue> = Vec::new();
         for i in &turn.reasoning {
             let Some(Item::Reasoning { summary, content, opaque }) = request.input.get(*i) else { continue };
@@ -453,15 +442,13 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                 field = field.or(Some(stored.field));
                 tag = stored.tag;
                 details.extend(&stored.details);
-                if let Some(more) = &stored.text {
-                    append(&mut text, more.clone());
-                }
+                texts.extend(stored.text.clone());
                 used = stored.text.is_some() || !stored.details.is_empty();
                 used |= !stored.calls.is_empty();
             } else if required {
                 let shown = if content.is_empty() { summary } else { content };
                 for piece in shown.iter().filter(|piece| !piece.is_empty()) {
-                    append(&mut text, Cow::Borrowed(&**piece));
+                    texts.push(piece.as_borrowed());
                     used = true;
                 }
                 if used {
@@ -481,9 +468,11 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                 self.losses.drop(path(*i), why);
             }
         }
-        if required && text.is_none() {
+        if required && texts.is_empty() {
             self.thoughts_missing = self.thoughts_missing.or(turn.calls.first().copied());
         }
+        // Known to be empty is not the same as unknown.
+        let text = if texts.is_empty() { None } else { Some(LazyText::join(texts, "")) };
         let text = text.filter(|text| !text.is_empty() || required);
         let field = match dialect.thoughts_back {
             ThoughtsBack::Never => return,
@@ -500,24 +489,23 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             Field::Tags => {
                 if let Some(text) = text {
                     let (opening, closing) = TAGS.get(tag).copied().unwrap_or(TAGS[0]);
-                    *content = Cow::Owned(format!("{opening}\n{text}\n{closing}\n\n{content}"));
+                    let tagged = [opening.into(), "\n".into(), text, "\n".into(), closing.into(), "\n\n".into()];
+                    *content = LazyText::join(tagged.into_iter().chain([std::mem::take(content)]).collect(), "");
                 }
             }
         }
     }
 }
 
-fn append<'r>(text: &mut Option<Cow<'r, str>>, more: Cow<'r, str>) {
-    match text {
-        Some(text) if !text.is_empty() => text.to_mut().push_str(&more),
-        Some(_) | None => *text = Some(more),
-    }
+/// Whether a call's input is a JSON object.
+fn is_object(input: &str) -> bool {
+    input.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(input).is_ok()
 }
 
-fn picture<'r>(url: &'r str, detail: Option<&'r str>) -> wire::ContentPart<'r> {
+fn picture<'r>(url: &'r LazyText<'_>, detail: Option<&'r str>) -> wire::ContentPart<'r> {
     // This protocol knows three; `original` is the newest of the other API.
     let detail = detail.map(|d| if matches!(d, "auto" | "low" | "high") { d } else { "high" });
-    wire::ContentPart::ImageUrl { image_url: wire::ImageUrl { url, detail } }
+    wire::ContentPart::ImageUrl { image_url: wire::ImageUrl { url: url.as_borrowed(), detail } }
 }
 
 fn path(item: usize) -> String {
@@ -529,14 +517,14 @@ fn part_path(item: usize, key: &str, part: usize) -> String {
 }
 
 /// A call's id in the host's shape, made from the client's id alone, so that it is the same in every request.
-fn wire_id(id: &str, shape: CallIds) -> String {
+fn wire_id(id: Cow<'_, str>, shape: CallIds) -> Cow<'_, str> {
     let fits = match shape {
         CallIds::Any => true,
         CallIds::UpTo(bytes_max) => id.len() <= bytes_max,
         CallIds::Alnum9 => id.len() == 9 && id.bytes().all(|b| b.is_ascii_alphanumeric()),
     };
     if fits {
-        return id.to_owned();
+        return id;
     }
     const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut hash = fnv1a(id.as_bytes(), 0);
@@ -545,8 +533,8 @@ fn wire_id(id: &str, shape: CallIds) -> String {
         short.push(char::from(ALPHABET[(hash % 62) as usize]));
         hash /= 62;
     }
-    match shape {
+    Cow::Owned(match shape {
         CallIds::Any | CallIds::Alnum9 => short,
         CallIds::UpTo(_) => format!("call_{short}"),
-    }
+    })
 }

@@ -1,6 +1,6 @@
 //! What becomes of requests: one small rule each, and laws over random conversations.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::{
     },
     model::{
         event::{Event, ItemKind},
-        request::{Item, Opaque, Origin, Part, Role, Text},
+        request::{Item, Opaque, Origin, Part, Role},
     },
 };
 
@@ -36,7 +36,7 @@ fn message(role: Role, text: &str) -> Item<'static> {
 }
 
 fn text_part(text: &str) -> Part<'static> {
-    Part::Text(Cow::Owned(text.to_owned()))
+    Part::Text(text.to_owned().into())
 }
 
 fn tool(namespace: Option<&'static str>, name: &'static str, kind: ToolKind) -> ToolRef<'static> {
@@ -47,7 +47,7 @@ fn call(id: &str, input: &str) -> Item<'static> {
     Item::Call {
         call_id: Cow::Owned(id.to_owned()),
         tool: tool(None, "exec", ToolKind::Function),
-        input: Cow::Owned(input.to_owned()),
+        input: input.to_owned().into(),
     }
 }
 
@@ -383,12 +383,12 @@ fn history(events: &[Event]) -> Vec<Item<'static>> {
                 if let Some(Item::Message { parts, .. }) = items.get_mut(item)
                     && let Some(Part::Text(text)) = parts.first_mut()
                 {
-                    text.to_mut().push_str(delta);
+                    *text = (text.read().into_owned() + delta).into();
                 }
             }
             Event::CallArguments { item, delta } => {
                 if let Some(Item::Call { input, .. }) = items.get_mut(item) {
-                    input.to_mut().push_str(delta);
+                    *input = (input.read().into_owned() + delta).into();
                 }
             }
             Event::Opaque { item, value } => {
@@ -513,7 +513,7 @@ proptest! {
                 5 => Item::Call { call_id: id.into(), tool: tool(None, "patch", ToolKind::Custom), input: marker.into() },
                 6 => output(&id, vec![text_part(&marker)]),
                 7 => thoughts(&target, json!({"field":"reasoning_content","text":marker})),
-                _ => Item::Reasoning { summary: vec![Text::from(marker)], content: vec![], opaque: None },
+                _ => Item::Reasoning { summary: vec![marker.into()], content: vec![], opaque: None },
             });
         }
         if images {

@@ -9,7 +9,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{InvalidRequest, Result};
-use crate::model::request::Text;
+use crate::model::{request::Text, text::LazyText};
 
 /// Where in the body something stands; printed only when there is something to say about it.
 #[derive(Clone, Copy)]
@@ -135,19 +135,29 @@ pub(super) fn string<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>>
     })
 }
 
-/// A string that is not empty.
-pub(super) fn name<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>> {
-    let text = string(raw, path)?;
-    if text.is_empty() {
-        Err(invalid(path, "an empty string".to_owned(), "a string that is not empty"))
-    } else {
-        Ok(text)
+/// A string that may be long.
+pub(super) fn text<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<LazyText<'a>> {
+    match LazyText::of_json(raw) {
+        Some(text) => Ok(text),
+        None => string(raw, path).map(LazyText::from),
     }
 }
 
+/// A string that is not empty.
+pub(super) fn name<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>> {
+    let text = string(raw, path)?;
+    if text.is_empty() { Err(empty(path)) } else { Ok(text) }
+}
+
+/// The same, if it may be long.
+pub(super) fn url<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<LazyText<'a>> {
+    let text = text(raw, path)?;
+    if text.is_empty() { Err(empty(path)) } else { Ok(text) }
+}
+
 /// A string holding JSON; an object is taken as its own text.
-pub(super) fn json_text<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Text<'a>> {
-    if kind_of(raw) == "an object" { Ok(Cow::Borrowed(raw.get())) } else { string(raw, path) }
+pub(super) fn json_text<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<LazyText<'a>> {
+    if kind_of(raw) == "an object" { Ok(raw.get().into()) } else { text(raw, path) }
 }
 
 pub(super) fn boolean(raw: &RawValue, path: &Path<'_>) -> Result<bool> {
@@ -181,6 +191,10 @@ pub(super) fn kind_of(raw: &RawValue) -> &'static str {
 
 pub(super) fn missing(path: &Path<'_>, expected: &str) -> InvalidRequest {
     invalid(path, "nothing".to_owned(), expected)
+}
+
+fn empty(path: &Path<'_>) -> InvalidRequest {
+    invalid(path, "an empty string".to_owned(), "a string that is not empty")
 }
 
 /// An error that shows short scalars as they came and only the kind of anything else.
