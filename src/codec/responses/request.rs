@@ -2,6 +2,11 @@
 //!
 //! Checks types field by field and says what is wrong in the client's terms. Features that this program cannot honour
 //! are either an error (the answer would be wrong without them) or a [`Loss`].
+//!
+//! ```text
+//! body ─► at_once: body and items in one go ───────────all well───┬─► read: what it means
+//!            └ else ─► step_by_step: body, then array, then item ─┘
+//! ```
 
 mod values;
 
@@ -10,8 +15,8 @@ use std::{borrow::Cow, collections::BTreeSet};
 use serde_json::value::RawValue;
 
 use self::values::{
-    Path, array, boolean, fields, invalid, json_text, kind_of, missing, name, number_within, object, optional,
-    positive, required, string, text, too_many, url, wrong,
+    Entries, Object, Path, Whole, array, boolean, each, fields, invalid, json_text, kind_of, missing, name,
+    number_within, object, optional, positive, required, string, text, too_many, url, wrong,
 };
 use super::{
     stream::Echo,
@@ -58,23 +63,55 @@ type Result<T> = std::result::Result<T, InvalidRequest>;
 
 /// Reads the body of `POST /v1/responses`.
 pub fn decode_request<'a>(body: &'a [u8], sealer: &Sealer) -> Result<Decoded<'a>> {
-    let json = std::str::from_utf8(body).map_err(|e| InvalidRequest {
+    let text = std::str::from_utf8(body).map_err(|e| InvalidRequest {
         param: None,
         message: format!("The body is not valid UTF-8: byte {} does not fit.", e.valid_up_to()),
         code: None,
     })?;
-    if json.trim_start().as_bytes().first().is_some_and(|b| *b != b'{') {
+    if text.trim_start().as_bytes().first().is_some_and(|b| *b != b'{') {
         return Err(InvalidRequest {
             param: None,
             message: "The body is not a JSON object of the Responses API: it does not begin with `{`.".to_owned(),
             code: None,
         });
     }
-    let wire: Body<'a> = serde_json::from_str(json).map_err(|e| InvalidRequest {
+    match at_once(text, sealer) {
+        Some(decoded) => Ok(decoded),
+        None => step_by_step(text, sealer),
+    }
+}
+
+/// `input` of a body.
+enum Input<'a> {
+    /// As it came.
+    Raw(&'a RawValue),
+    /// An array of objects, read along with the body.
+    Items(Vec<Object<wire::Item<'a>>>),
+}
+
+/// Reads the body and its items in one go: most bodies are long, and nothing is wrong with them. `None`: there is, or
+/// something must be kept that is not at hand in this way; what was found so far is forgotten.
+fn at_once<'a>(text: &'a str, sealer: &Sealer) -> Option<Decoded<'a>> {
+    let mut wire: Body<'a, Entries<Object<wire::Item<'a>>>> = serde_json::from_str(text).ok()?;
+    let input = match wire.input.take() {
+        Some(Entries(items)) => Some(Input::Items(items?)),
+        None => None,
+    };
+    read(text, &wire, input, sealer).ok()
+}
+
+/// Reads the body, then `input`, then its items, so that what is wrong can be told.
+fn step_by_step<'a>(text: &'a str, sealer: &Sealer) -> Result<Decoded<'a>> {
+    let wire: Body<'a> = serde_json::from_str(text).map_err(|e| InvalidRequest {
         param: None,
         message: format!("The body is not a JSON object of the Responses API: {e}."),
         code: None,
     })?;
+    read(text, &wire, wire.input.map(Input::Raw), sealer)
+}
+
+/// What a body means, in whichever way it was taken apart.
+fn read<'a, I>(body: &'a str, wire: &Body<'a, I>, input: Option<Input<'a>>, sealer: &Sealer) -> Result<Decoded<'a>> {
     let root = Path::Root;
     for (raw, key, instead) in [
         (wire.conversation, "conversation", "send the whole history in `input`"),
@@ -140,7 +177,7 @@ pub fn decode_request<'a>(body: &'a [u8], sealer: &Sealer) -> Result<Decoded<'a>
         let path = root.key("tools");
         reader.declare_all(raw, &path)?;
     }
-    request.input = reader.input(wire.input, &root.key("input"))?;
+    request.input = reader.input(input, &root.key("input"))?;
     request.tool_choice =
         optional(wire.tool_choice, &root.key("tool_choice"), |raw, path| reader.choice(raw, path))?.unwrap_or_default();
     for (raw, key) in [(wire.max_tool_calls, "max_tool_calls"), (wire.top_logprobs, "top_logprobs")] {
@@ -153,7 +190,7 @@ pub fn decode_request<'a>(body: &'a [u8], sealer: &Sealer) -> Result<Decoded<'a>
     }
     let Reader { tools, losses, .. } = reader;
     request.tools = tools.list;
-    let echo = Echo::new(&request, &wire);
+    let echo = Echo::new(&request, wire);
     Ok(Decoded { request, echo, losses })
 }
 
@@ -178,22 +215,34 @@ impl<'a> Reader<'_, 'a> {
         self.losses.push(Loss { path: path.to_string(), action, why });
     }
 
-    fn input(&mut self, raw: Option<&'a RawValue>, path: &Path<'_>) -> Result<Vec<Item<'a>>> {
-        let raw = raw.ok_or_else(|| missing(path, "a string or an array of items"))?;
-        if kind_of(raw) == "a string" {
-            let parts = vec![Part::Text(text(raw, path)?)];
-            return Ok(vec![Item::Message { role: Role::User, phase: None, parts }]);
-        }
-        let entries = array(raw, path, "a string or an array of items")?;
-        let mut items = Vec::with_capacity(entries.len());
-        for (index, entry) in entries.into_iter().enumerate() {
-            self.item(entry, &path.index(index), &mut items)?;
+    fn input(&mut self, input: Option<Input<'a>>, path: &Path<'_>) -> Result<Vec<Item<'a>>> {
+        const FORMS: &str = "a string or an array of items";
+        let mut items = Vec::new();
+        match input.ok_or_else(|| missing(path, FORMS))? {
+            Input::Raw(raw) if kind_of(raw) == "a string" => {
+                let parts = vec![Part::Text(text(raw, path)?)];
+                items.push(Item::Message { role: Role::User, phase: None, parts });
+            }
+            Input::Raw(raw) => each(raw, path, FORMS, |item, whole, path| self.item(item, whole, path, &mut items))?,
+            Input::Items(entries) => {
+                items.reserve(entries.len());
+                for (index, Object(item)) in entries.into_iter().enumerate() {
+                    let path = path.index(index);
+                    let mut whole = || Err(invalid(&path, "its fields only".to_owned(), "the whole item"));
+                    self.item(item, &mut whole, &path, &mut items)?;
+                }
+            }
         }
         Ok(items)
     }
 
-    fn item(&mut self, raw: &'a RawValue, path: &Path<'_>, items: &mut Vec<Item<'a>>) -> Result<()> {
-        let item: wire::Item<'a> = fields(raw, path)?;
+    fn item(
+        &mut self,
+        item: wire::Item<'a>,
+        whole: Whole<'_, 'a>,
+        path: &Path<'_>,
+        items: &mut Vec<Item<'a>>,
+    ) -> Result<()> {
         let kind = match item.r#type {
             Some(kind) => string(kind, &path.key("type"))?,
             None if item.role.is_some() => Cow::Borrowed("message"),
@@ -286,24 +335,26 @@ impl<'a> Reader<'_, 'a> {
                     code: Some("unsupported_parameter"),
                 });
             }
-            _ => items.push(Item::Hosted { kind, raw }),
+            _ => items.push(Item::Hosted { kind, raw: whole()? }),
         }
         Ok(())
     }
 
     fn declare_all(&mut self, raw: &'a RawValue, path: &Path<'_>) -> Result<()> {
-        for (index, entry) in array(raw, path, "an array")?.into_iter().enumerate() {
-            self.declare(entry, &path.index(index), None)?;
-        }
-        Ok(())
+        each(raw, path, "an array", |tool, whole, path| self.declare(tool, whole, path, None))
     }
 
-    fn declare(&mut self, raw: &'a RawValue, path: &Path<'_>, namespace: Option<&Text<'a>>) -> Result<()> {
+    fn declare(
+        &mut self,
+        wire: wire::Tool<'a>,
+        whole: Whole<'_, 'a>,
+        path: &Path<'_>,
+        namespace: Option<&Text<'a>>,
+    ) -> Result<()> {
         self.tools.entries += 1;
         if self.tools.entries > TOOLS_MAX {
             return Err(too_many(&Path::Root.key("tools"), TOOLS_MAX, "tools"));
         }
-        let wire: wire::Tool<'a> = fields(raw, path)?;
         let kind = required(wire.r#type, &path.key("type"), "a tool's type, such as \"function\"", string)?;
         let tool_kind = match &*kind {
             "function" => ToolKind::Function,
@@ -312,17 +363,15 @@ impl<'a> Reader<'_, 'a> {
             "namespace" => {
                 let group = required(wire.name, &path.key("name"), "the namespace's name", name)?;
                 if namespace.is_some() {
-                    return Err(wrong(raw, path, "a tool; namespaces do not nest"));
+                    return Err(wrong(whole()?, path, "a tool; namespaces do not nest"));
                 }
                 let members = wire.tools.ok_or_else(|| missing(&path.key("tools"), "an array of tools"))?;
-                let path = path.key("tools");
-                for (index, entry) in array(members, &path, "an array")?.into_iter().enumerate() {
-                    self.declare(entry, &path.index(index), Some(&group))?;
-                }
-                return Ok(());
+                return each(members, &path.key("tools"), "an array", |tool, whole, path| {
+                    self.declare(tool, whole, path, Some(&group))
+                });
             }
             _ => {
-                self.tools.list.push(Tool::Hosted { kind, raw });
+                self.tools.list.push(Tool::Hosted { kind, raw: whole()? });
                 return Ok(());
             }
         };
@@ -458,16 +507,15 @@ fn parts<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<Part<'a>>> {
     if kind_of(raw) == "a string" {
         return Ok(vec![Part::Text(text(raw, path)?)]);
     }
-    let entries = array(raw, path, "a string or an array of parts")?;
-    let mut parts = Vec::with_capacity(entries.len());
-    for (index, entry) in entries.into_iter().enumerate() {
-        parts.push(part(entry, &path.index(index))?);
-    }
+    let mut parts = Vec::new();
+    each(raw, path, "a string or an array of parts", |wire, whole, path| {
+        parts.push(part(wire, whole, path)?);
+        Ok(())
+    })?;
     Ok(parts)
 }
 
-fn part<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Part<'a>> {
-    let wire: wire::Part<'a> = fields(raw, path)?;
+fn part<'a>(wire: wire::Part<'a>, whole: Whole<'_, 'a>, path: &Path<'_>) -> Result<Part<'a>> {
     let kind = required(wire.r#type, &path.key("type"), "a part's type, such as \"input_text\"", string)?;
     match &*kind {
         "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
@@ -478,18 +526,17 @@ fn part<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Part<'a>> {
             url: required(wire.image_url, &path.key("image_url"), "an https: or data: URL", url)?,
             detail: optional(wire.detail, &path.key("detail"), string)?,
         }),
-        _ => Ok(Part::Other { kind, raw }),
+        _ => Ok(Part::Other { kind, raw: whole()? }),
     }
 }
 
 /// The texts of an array of parts.
 fn texts<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<LazyText<'a>>> {
     let mut texts = Vec::new();
-    for (index, entry) in array(raw, path, "an array")?.into_iter().enumerate() {
-        let path = path.index(index);
-        let wire: wire::Part<'a> = fields(entry, &path)?;
+    each(raw, path, "an array", |wire: wire::Part<'a>, _, path| {
         texts.push(required(wire.text, &path.key("text"), "a string", text)?);
-    }
+        Ok(())
+    })?;
     Ok(texts)
 }
 

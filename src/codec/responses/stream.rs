@@ -37,7 +37,7 @@ pub struct Echo {
 
 impl Echo {
     /// Takes what is to be repeated.
-    pub fn new(request: &Request<'_>, wire: &Body<'_>) -> Self {
+    pub fn new<I>(request: &Request<'_>, wire: &Body<'_, I>) -> Self {
         /// The rest is small.
         const REST_BYTES: usize = 1024;
         let instructions_bytes = request.instructions.as_ref().map_or(0, LazyText::bytes_max);

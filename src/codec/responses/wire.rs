@@ -5,26 +5,27 @@
 //!
 //! Every field is taken as raw JSON first: types are checked one by one in [`super::request`], so that an error can
 //! name the field, what was found and what would be right. `null` counts as absent, as in the API itself.
+//! Only `input`, which is nearly the whole of a body, can also be read along with it, as whoever names its type wishes.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 macro_rules! raw_fields {
-    ($(#[$doc:meta])* $name:ident { $($field:ident),* $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident $(<$other:ident: $kind:ident>)? { $($field:ident),* $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(default)]
+        #[derive(Debug, Deserialize)]
         #[allow(missing_docs, reason = "the names are the API's own")]
-        pub struct $name<'a> {
+        pub struct $name<'a $(, $kind = &'a RawValue)?> {
             $(#[serde(borrow)] pub $field: Option<&'a RawValue>,)*
+            $(pub $other: Option<$kind>,)?
         }
     };
 }
 
 raw_fields! {
     /// The body of `POST /v1/responses`.
-    Body {
-        background, conversation, include, input, instructions, max_output_tokens, max_tool_calls, metadata, model,
+    Body<input: I> {
+        background, conversation, include, instructions, max_output_tokens, max_tool_calls, metadata, model,
         parallel_tool_calls, previous_response_id, prompt, prompt_cache_key, reasoning, safety_identifier,
         service_tier, store, stream, temperature, text, tool_choice, tools, top_logprobs, top_p, truncation, user,
     }

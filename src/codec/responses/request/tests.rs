@@ -1,5 +1,10 @@
 //! What is wrong with a body, and what would be right; where tools are found; which blobs are lost.
 
+use proptest::{
+    prelude::*,
+    sample::{Index, select},
+};
+
 use super::*;
 
 fn decode(body: &str) -> Result<Decoded<'_>> {
@@ -137,4 +142,76 @@ fn what_takes_many_times_its_bytes_is_bounded() {
     };
     assert_eq!(decode(&found(5_000)).unwrap().request.tools.len(), 10_000);
     assert!(decode(&found(5_001)).unwrap_err().message.contains("more than 10000 tools"));
+}
+
+#[test]
+fn what_clients_send_is_read_at_once() {
+    let body = r#"{"model":"m","tools":[{"type":"function","name":"f"},{"type":"web_search"},
+        {"type":"namespace","name":"n","tools":[{"type":"custom","name":"c"}]}],
+        "input":[{"role":"user","content":"a\nb"},{"role":"user","content":[{"type":"input_text","text":"\u00e9"},
+        {"type":"input_file","file_data":"x"}]},{"type":"reasoning","summary":[{"type":"summary_text","text":"s"}]},
+        {"type":"function_call","call_id":"1","name":"f","arguments":"{\"a\":1}"},
+        {"type":"function_call_output","call_id":"1","output":[{"type":"input_text","text":"x"}]}]}"#;
+    let decoded = at_once(body, &Sealer::new(&[0; 32])).unwrap();
+    assert_eq!(decoded.request.input.len(), 5);
+    let kept = format!("{:?}", decoded.request);
+    assert!(kept.contains(r#"RawValue({"type":"web_search"})"#), "{kept}");
+    assert!(kept.contains(r#"RawValue({"type":"input_file","file_data":"x"})"#), "{kept}");
+}
+
+/// Items of every kind, and some that are wrong.
+const ITEMS: [&str; 22] = [
+    r#"{"role":"user","content":"a\n\"b\" \u00e9 \ud83e\udd80"}"#,
+    r#"{"type":"message","role":"assistant","phase":null,"content":[{"type":"output_text","text":"x\/"},{"type":"refusal","refusal":"no"}]}"#,
+    r#"{"role":"user","content":[{"type":"input_image","image_url":"data:a"},{"type":"input_image","file_id":"f"}]}"#,
+    r#"{"role":"user","content":[{"type":"input_audio","x":[{}]},{"type":"input_text","text":"y"},{"type":"new"}]}"#,
+    r#"{"type":"reasoning","summary":[{"type":"summary_text","text":"s\t"}],"content":null,"encrypted_content":"gA"}"#,
+    r#"{"type":"function_call","call_id":"1","namespace":"","name":"f","arguments":"{\"a\":[1]}"}"#,
+    r#"{"type":"function_call","call_id":"1","name":"f","arguments":{"a":1}}"#,
+    r#"{"type":"custom_tool_call","call_id":"2","name":"c","input":"*** Begin\n"}"#,
+    r#"{"type":"tool_search_call","call_id":"3","arguments":{"query":"q"}}"#,
+    r#"{"type":"local_shell_call","call_id":"4","action":{"type":"exec"}}"#,
+    r#"{"type":"function_call_output","call_id":"1","output":"Exit code: 0\n"}"#,
+    r#"{"type":"tool_search_output","call_id":"3","tools":[{"type":"function","name":"g"},{"type":"x"},{"type":"namespace","name":"n","tools":[{"type":"custom","name":"d","format":{"definition":"a\n"}}]}]}"#,
+    r#"{"type":"additional_tools","tools":[{"type":"function","name":"f","description":"\\","parameters":{}}]}"#,
+    r#"{"type":"compaction","encrypted_content":"s"}"#,
+    r#"{"type":"compaction_trigger"}"#,
+    r#"{"type":"web_search_call","action":{"type":"search"}}"#,
+    r#"{"type":"item_reference","id":"i"}"#,
+    r#"["message","user","x"]"#,
+    r#"{"role":"user","content":["input_text","x"]}"#,
+    r#"{"role":"user","content":[{"type":"input_text","text":"\ud83e"}]}"#,
+    r#"{"role":"user","role":"user","content":"x"}"#,
+    "null",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn read_at_once_is_read_step_by_step(
+        items in proptest::collection::vec(select(&ITEMS[..]), 0..4),
+        rest in select(vec!["", r#","tools":[{"type":"web_search"},{"type":"function","name":"f"}]"#,
+            r#","tools":[["function","f"]],"stream":true"#, r#","text":{"verbosity":"low"},"instructions":"i\n""#]),
+        damage in proptest::collection::vec((any::<Index>(), any::<bool>(), select(
+            vec!["", "\"", "\\", "{", "}", "[", "]", ",", ":", "null", "1", "\n", "\u{1}", "\\u", "\"role\":", "é"])), 0..3),
+    ) {
+        let mut body = format!(r#"{{"model":"m","input":[{}]{rest}}}"#, items.join(","));
+        for (at, instead, piece) in damage {
+            let at = at.get(&body.char_indices().map(|(at, _)| at).collect::<Vec<_>>()).to_owned();
+            let until = if instead { at + body[at..].chars().next().map_or(0, char::len_utf8) } else { at };
+            body.replace_range(at..until, piece);
+        }
+        let sealer = Sealer::new(&[0; 32]);
+        let careful = step_by_step(&body, &sealer);
+        if let Some(fast) = at_once(&body, &sealer) {
+            prop_assert_eq!(format!("{:?}", careful.as_ref().unwrap()), format!("{fast:?}"));
+        } else if careful.is_ok() {
+            // Only an item that is kept as it came takes both ways, or no array.
+            prop_assert!(format!("{careful:?}").contains("Hosted") || !body.contains("\"input\":["), "{body}");
+        }
+        if body.starts_with('{') {
+            prop_assert_eq!(format!("{:?}", decode(&body)), format!("{careful:?}"));
+        }
+    }
 }

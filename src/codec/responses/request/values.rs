@@ -1,10 +1,11 @@
 //! Single values of a body: taken as raw JSON, checked one at a time, refused in the client's terms. PURE.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, SeqAccess, Visitor},
+    forward_to_deserialize_any,
 };
 use serde_json::value::RawValue;
 
@@ -79,14 +80,56 @@ pub(super) fn array<'a>(raw: &'a RawValue, path: &Path<'_>, expected: &str) -> R
     }
 }
 
-/// `None`: more than [`ENTRIES_MAX`].
-struct Entries<'a>(Option<Vec<&'a RawValue>>);
+/// Gives the whole of an entry whose fields are known, for the few that are kept as they came.
+pub(super) type Whole<'w, 'a> = &'w mut dyn FnMut() -> Result<&'a RawValue>;
 
-impl<'de> Deserialize<'de> for Entries<'de> {
+/// Hands the entries of an array of objects to `read`, one after the other, with the path of each.
+///
+/// They are read in one go. Only if that fails they are split first and read one at a time, so that the first thing that
+/// is wrong is told, whatever it is.
+pub(super) fn each<'a, T: Deserialize<'a>>(
+    raw: &'a RawValue,
+    path: &Path<'_>,
+    expected: &str,
+    mut read: impl FnMut(T, Whole<'_, 'a>, &Path<'_>) -> Result<()>,
+) -> Result<()> {
+    if let Ok(Entries(Some(entries))) = serde_json::from_str::<Entries<Object<T>>>(raw.get()) {
+        let mut wholes: Option<Vec<&'a RawValue>> = None;
+        for (index, Object(entry)) in entries.into_iter().enumerate() {
+            let mut whole = || match &wholes {
+                Some(wholes) => nth(wholes, index, raw, path, expected),
+                None => nth(wholes.insert(array(raw, path, expected)?), index, raw, path, expected),
+            };
+            read(entry, &mut whole, &path.index(index))?;
+        }
+        return Ok(());
+    }
+    for (index, whole) in array(raw, path, expected)?.into_iter().enumerate() {
+        let path = path.index(index);
+        read(fields(whole, &path)?, &mut || Ok(whole), &path)?;
+    }
+    Ok(())
+}
+
+fn nth<'a>(
+    wholes: &[&'a RawValue],
+    index: usize,
+    raw: &RawValue,
+    path: &Path<'_>,
+    expected: &str,
+) -> Result<&'a RawValue> {
+    // As many as were read: there is one.
+    wholes.get(index).copied().ok_or_else(|| wrong(raw, path, expected))
+}
+
+/// An array. `None`: more than [`ENTRIES_MAX`].
+pub(super) struct Entries<T>(pub(super) Option<Vec<T>>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Entries<'de>;
+        struct Reader<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+            type Value = Entries<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array")
@@ -104,7 +147,28 @@ impl<'de> Deserialize<'de> for Entries<'de> {
                 Ok(Entries(Some(entries)))
             }
         }
-        deserializer.deserialize_seq(Reader)
+        deserializer.deserialize_seq(Reader(PhantomData))
+    }
+}
+
+/// Fields of an object, which must be one: derived readers also take an array of the fields in order.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Only<D>(D);
+        impl<'de, D: Deserializer<'de>> Deserializer<'de> for Only<D> {
+            type Error = D::Error;
+
+            fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> std::result::Result<V::Value, D::Error> {
+                self.0.deserialize_map(visitor)
+            }
+            forward_to_deserialize_any! {
+                bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+                unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+            }
+        }
+        T::deserialize(Only(deserializer)).map(Object)
     }
 }
 
