@@ -143,9 +143,9 @@ fn run(arguments: &Arguments) -> Result<(), Stop> {
     };
     #[cfg(feature = "test-faults")]
     codex_proxy::proxy::testfault::at_start();
-    // Two workers serve hundreds of streams; more only cost memory.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Stop::unforeseen)?;
+    // One thread serves hundreds of streams. A second one costs each event a wake-up, and would go on telling the
+    // manager that all is well while the first one hangs.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Stop::unforeseen)?;
     let quarantine = runtime_directory.as_deref().map(open_quarantine);
     runtime.block_on(async {
         if arguments.capped {
