@@ -27,10 +27,11 @@ use crate::{
 /// The parts of a request that every response object repeats, as JSON members.
 #[derive(Debug, Clone, Default)]
 pub struct Echo {
-    /// `"instructions":…,…,"user":…`: everything but `tools`.
+    /// `"instructions":…,…,"user":…`: everything but `tools`. Instructions and tools are repeated only in response
+    /// objects outside streams: inside one, where each of three objects and every keep-alive would hold them, they are
+    /// most of the bytes before the first text, and no client reads them there.
     members: Vec<u8>,
-    /// `tools` as they came. Repeated only in response objects outside streams: inside one they would triple the
-    /// bytes before the first text, and no client reads them there.
+    /// `tools` as they came, or none.
     tools: String,
     include_encrypted_reasoning: bool,
 }
@@ -40,7 +41,8 @@ impl Echo {
     pub fn new<I>(request: &Request<'_>, wire: &Body<'_, I>) -> Self {
         /// The rest is small.
         const REST_BYTES: usize = 1024;
-        let instructions_bytes = request.instructions.as_ref().map_or(0, LazyText::bytes_max);
+        let instructions = request.instructions.as_ref().filter(|_| !request.stream);
+        let instructions_bytes = instructions.map_or(0, LazyText::bytes_max);
         let metadata_bytes = request.metadata.map_or(0, |raw| raw.get().len());
         let text_bytes = wire.text.map_or(0, |raw| raw.get().len());
         let mut out = Vec::with_capacity(instructions_bytes + metadata_bytes + text_bytes + REST_BYTES);
@@ -50,7 +52,7 @@ impl Echo {
             out.extend_from_slice(b"\":");
             out.extend_from_slice(value.map_or(Cow::Borrowed(absent), one_line).as_bytes());
         };
-        write_member(&mut out, "instructions", &request.instructions);
+        write_member(&mut out, "instructions", &instructions);
         write_next(&mut out, "max_output_tokens", &request.max_output_tokens);
         raw(&mut out, "max_tool_calls", wire.max_tool_calls, "null");
         write_next(&mut out, "parallel_tool_calls", &request.parallel_tool_calls.unwrap_or(true));
