@@ -82,6 +82,16 @@ pub const MAX_OUTPUT_TOKENS: Range = Range { default: 0, min: 1, max: 100_000_00
 /// `weight` of a route: its share beside the other routes of the model.
 pub const WEIGHT: Range = Range { default: 1, min: 1, max: 1000, why: "to switch a route off, remove it" };
 
+/// `usage.keep_days`: a year can be compared with the one before, month by month.
+pub const KEEP_DAYS: Range = Range { default: 400, min: 1, max: 3650, why: "days" };
+
+/// `usage.rows_max`: some 150 bytes each. A busy year; 80 MB at most.
+pub const ROWS_MAX: Range = Range { default: 500_000, min: 1000, max: 10_000_000, why: "rows of some 150 bytes" };
+
+/// `prices."NAME".*`: of a million tokens, in the currency. Leaves room for currencies of small units, and keeps whole
+/// millionths exact in a floating-point number.
+pub const PRICE_MAX: f64 = 100_000_000.0;
+
 /// `watchdog.max_memory_mb`: 0 means 80 % of the unit's `MemoryHigh=`.
 pub const MAX_MEMORY_MB: Range = Range { default: 0, min: 0, max: 1 << 20, why: "MiB; 0: 80 % of MemoryHigh" };
 

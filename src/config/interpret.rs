@@ -10,9 +10,11 @@ use super::{
     error::{ConfigErrors, Report},
     fragment::Table,
     nearest::{hint, nearest},
-    provider,
+    prices, provider,
     section::{Entry, Section},
-    settings::{DEMO, Effort, FaultNumbers, Model, NotificationLevel, Proxy, Route, Settings, Watchdog, WatchdogAi},
+    settings::{
+        DEMO, Effort, FaultNumbers, Ledger, Model, NotificationLevel, Proxy, Route, Settings, Watchdog, WatchdogAi,
+    },
 };
 
 /// A name in the catalogue and on the client's command line.
@@ -45,9 +47,11 @@ pub fn interpret(merged: &Table) -> Result<Settings, ConfigErrors> {
             models.insert(name.to_owned(), model);
         }
     }
+    let usage = usage(document.section("usage", &mut report), &mut report);
+    let prices = prices::read(document.section("prices", &mut report), &mut report);
     let watchdog = watchdog(document.section("watchdog", &mut report), &mut report);
     document.finish(&mut report);
-    report.finish(Settings { files: Vec::new(), proxy, providers, models, watchdog })
+    report.finish(Settings { files: Vec::new(), proxy, providers, models, usage, prices, watchdog })
 }
 
 fn proxy(mut section: Section<'_>, report: &mut Report) -> Proxy {
@@ -255,6 +259,17 @@ fn effort_of(entry: &Entry<'_>, report: &mut Report) -> Option<Effort> {
         report.refuse_value(&entry.node.place, &entry.key, text, why);
     }
     effort
+}
+
+fn usage(mut section: Section<'_>, report: &mut Report) -> Ledger {
+    let days = section.number_or_default("keep_days", &defaults::KEEP_DAYS, report).value;
+    let ledger = Ledger {
+        enabled: section.flag("enabled", report).unwrap_or(Ledger::default().enabled),
+        keep: std::time::Duration::from_secs(days * 86_400),
+        rows_max: section.number_or_default("rows_max", &defaults::ROWS_MAX, report).value,
+    };
+    section.finish(report);
+    ledger
 }
 
 fn watchdog(mut section: Section<'_>, report: &mut Report) -> Watchdog {

@@ -17,6 +17,7 @@ mod interpret;
 mod merge;
 mod nearest;
 pub mod presets;
+mod prices;
 mod provider;
 mod section;
 pub mod settings;
@@ -161,7 +162,7 @@ fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
 mod tests {
     use std::fs;
 
-    use super::*;
+    use super::{settings::Price, *};
 
     /// What is installed as `/usr/share/codex-proxy/config.toml`.
     const DOCUMENTED: &str = include_str!("config.toml");
@@ -194,6 +195,13 @@ mod tests {
         watchdog.faults.clear();
         assert_eq!(watchdog, Settings::default().watchdog);
         assert_eq!((settings.providers.len(), settings.models.len()), (2, 1));
+        assert_eq!(settings.usage, Settings::default().usage);
+        assert_eq!(settings.prices.currency, Settings::default().prices.currency);
+        let price = |input, cached, cache_write, output| Price { input, cached, cache_write, output };
+        let example = settings.prices.by_name.get("deepseek/deepseek-v4-pro");
+        assert_eq!(example, Some(&price(3_000_000, 300_000, 3_750_000, 15_000_000)));
+        let example = settings.prices.by_name.get("ollama/*");
+        assert_eq!(example, Some(&price(0, 0, 0, 0)), "caches cost as input does, if nothing is said");
         // Every key of the [proxy] section stands in the file.
         for key in ["body_bytes_max", "bodies_in_flight_bytes_max", "retry_deadline_s", "head_hold_s", "keepalive_s"]
             .iter()

@@ -15,6 +15,7 @@ use super::{
     defaults,
 };
 use crate::codec::chat::dialect::Dialect;
+pub use crate::model::price::{Price, Prices};
 
 /// The model that is built in: scripted, without a network. No configured name may be this.
 pub use crate::model::demo::MODEL as DEMO;
@@ -30,6 +31,10 @@ pub struct Settings {
     pub providers: BTreeMap<String, Provider>,
     /// By the name the client asks for.
     pub models: BTreeMap<String, Model>,
+    /// What is kept of finished requests.
+    pub usage: Ledger,
+    /// What tokens cost.
+    pub prices: Prices,
     /// The healer.
     pub watchdog: Watchdog,
 }
@@ -74,6 +79,27 @@ impl Default for Proxy {
             connect_timeout: seconds(defaults::CONNECT_TIMEOUT_S),
             body_stall: seconds(defaults::BODY_STALL_S),
             drain: seconds(defaults::DRAIN_S),
+        }
+    }
+}
+
+/// What is kept of finished requests, and how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    /// Whether anything is.
+    pub enabled: bool,
+    /// Rows older than this are deleted.
+    pub keep: Duration,
+    /// Of more rows the oldest are deleted.
+    pub rows_max: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            keep: Duration::from_secs(defaults::KEEP_DAYS.default * 86_400),
+            rows_max: defaults::ROWS_MAX.default,
         }
     }
 }
