@@ -24,7 +24,7 @@ use codex_proxy::{
         sockets,
     },
     proxy::{
-        capped,
+        capped, ledger,
         quarantine::{Exit, Quarantine},
         reload::{Reloader, prompt},
         serve,
@@ -36,6 +36,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinSet,
+    time::timeout,
 };
 use tracing::{error, info, warn};
 
@@ -71,6 +72,8 @@ const CONFIGURATION: u8 = 6;
 
 /// Where it listens by hand if nothing is said.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8459);
+/// What blocks on files when all is done gets so long.
+const LAST_TIME_MAX: Duration = Duration::from_secs(1);
 /// `FileDescriptorName=` in codex-proxy.socket.
 const SOCKET_NAME: &str = "http";
 /// The unit whose port the fallback takes.
@@ -147,13 +150,16 @@ fn run(arguments: &Arguments) -> Result<(), Stop> {
     // manager that all is well while the first one hangs.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Stop::unforeseen)?;
     let quarantine = runtime_directory.as_deref().map(open_quarantine);
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         if arguments.capped {
             capped(arguments, &start, settings).await
         } else {
             proxy(arguments, start, inherited, settings, config_error, quarantine).await
         }
-    })
+    });
+    // What still hangs on a disk then is not waited for.
+    runtime.shutdown_timeout(LAST_TIME_MAX);
+    result
 }
 
 /// What `ExecStopPost=` calls: a few milliseconds between a death and the next start.
@@ -231,13 +237,20 @@ async fn proxy(
     let service = Arc::new(service);
     let mut tasks = JoinSet::new();
     tasks.spawn(forward_stops);
+    let keeping = ledger::keep(Arc::clone(&service), &paths.state).map(tokio::spawn);
     let reloader = Arc::new(Reloader::new(Arc::clone(&service), layers, paths.state, manager));
     tasks.spawn(reload_on(reload, Arc::clone(&reloader)));
     // Before the manager hears that we are ready: then who waits for that finds the name.
     let bus = Bus::connect(Arc::clone(&service), reloader, vec![address.to_string()], managed).await;
     tasks.spawn(bus.keep());
     announce(address, managed);
-    serve::serve(service, listener, stop, manager).await;
+    serve::serve(Arc::clone(&service), listener, stop, manager).await;
+    service.ledger().close();
+    if let Some(keeping) = keeping
+        && timeout(ledger::CLOSE_TIME_MAX, keeping).await.is_err()
+    {
+        warn!("the disk did not take the last of the record of usage in time");
+    }
     tasks.shutdown().await;
     info!("stopped");
     Ok(())
@@ -278,7 +291,7 @@ async fn socket_address() -> Option<SocketAddr> {
         .stdin(std::process::Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(5), show).await.ok()?.ok()?;
+    let output = timeout(Duration::from_secs(5), show).await.ok()?.ok()?;
     capped::listen_address(&String::from_utf8_lossy(&output.stdout))
 }
 

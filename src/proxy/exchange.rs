@@ -84,6 +84,7 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
 
     let hops = match choice {
         Choice::Demo => {
+            story.demo();
             line.forward(demo::answer(&request), &mut story);
             return line.finish(&mut story);
         }

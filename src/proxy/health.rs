@@ -43,6 +43,17 @@ pub struct Counters {
     first_event_ms: AtomicU64,
 }
 
+/// What became of what exchanges leave behind.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Queues {
+    /// Failure signals that nobody heard.
+    pub signals_dropped: u64,
+    /// Rows of the usage ledger on disk.
+    pub usage_written: u64,
+    /// Rows that did not get there.
+    pub usage_dropped: u64,
+}
+
 impl Counters {
     /// A request arrived.
     pub fn began(&self) {
@@ -114,7 +125,7 @@ impl Counters {
 
     /// The page for Prometheus, text format 0.0.4
     /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>, read 2026-11-21).
-    pub fn metrics(&self, uptime: Duration, memory_bytes: Option<u64>, signals_dropped: u64) -> String {
+    pub fn metrics(&self, uptime: Duration, memory_bytes: Option<u64>, queues: &Queues) -> String {
         let mut page = String::with_capacity(4096);
         let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
             // Writing into a String does not fail.
@@ -144,8 +155,16 @@ impl Counters {
         family("input_tokens_total", "counter", "Input tokens.", &one(&self.input_tokens));
         family("cached_tokens_total", "counter", "Input tokens read from caches.", &one(&self.cached_tokens));
         family("output_tokens_total", "counter", "Generated tokens.", &one(&self.output_tokens));
-        let dropped = (String::new(), signals_dropped.to_string());
-        family("signals_dropped_total", "counter", "Failure signals that no bus carried.", &[dropped]);
+        let plain = |number: u64| [(String::new(), number.to_string())];
+        let Queues { signals_dropped, usage_written, usage_dropped } = *queues;
+        family("signals_dropped_total", "counter", "Failure signals that no bus carried.", &plain(signals_dropped));
+        family("usage_rows_total", "counter", "Requests in the record of usage.", &plain(usage_written));
+        family(
+            "usage_rows_dropped_total",
+            "counter",
+            "Requests that could not be put into the record of usage.",
+            &plain(usage_dropped),
+        );
         let uptime = (String::new(), format!("{:.3}", uptime.as_secs_f64()));
         family("uptime_seconds", "gauge", "Time since start.", &[uptime]);
         if let Some(bytes) = memory_bytes {
@@ -204,7 +223,7 @@ mod tests {
         counters.first_event(Duration::from_millis(99));
         counters.first_event(Duration::from_secs(3600));
         assert_eq!((counters.total(), counters.active()), (count, 0));
-        let page = counters.metrics(Duration::from_millis(1500), memory_bytes(), 0);
+        let page = counters.metrics(Duration::from_millis(1500), memory_bytes(), &Queues::default());
         for line in [
             "codex_proxy_requests_total{outcome=\"upstream_timeout\"} 1",
             "codex_proxy_first_event_seconds_bucket{le=\"0.050\"} 0",

@@ -156,6 +156,8 @@ impl Line {
         for event in events {
             if let Event::ItemOpen { .. } = event {
                 story.first_event();
+            } else if let Event::Usage(usage) = &event {
+                story.costs(usage);
             }
             encoder.push(event, &mut self.out);
         }

@@ -5,6 +5,7 @@ pub mod capped;
 pub mod catalogue;
 pub mod exchange;
 pub mod health;
+pub mod ledger;
 mod line;
 pub mod overrides;
 pub mod quarantine;

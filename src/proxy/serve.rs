@@ -32,7 +32,7 @@ use tracing::{debug, info, warn};
 use super::{
     body::discard,
     exchange::exchange,
-    health::memory_bytes,
+    health::{Queues, memory_bytes},
     reply::{self, Answer, ReplyBody, Turns},
     service::{Service, State},
 };
@@ -90,17 +90,21 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener, mut stop: mpsc:
     let drain = service.live().settings.proxy.drain;
     manager.stopping(drain + 2 * CLOSE_TIME_MAX);
     info!(codex_active = service.counters().active(), codex_drain_s = drain.as_secs_f32(), "stopping");
-    let mut all = std::pin::pin!(async { while connections.join_next().await.is_some() {} });
-    let drained = tokio::select! {
-        drained = timeout(drain, &mut all) => drained.is_ok(),
-        Some(()) = stop.recv() => false,
-    };
-    if !drained {
-        service.begin_closing();
-        if timeout(CLOSE_TIME_MAX, &mut all).await.is_err() {
-            warn!("some connections did not take their last bytes");
+    {
+        let mut all = std::pin::pin!(async { while connections.join_next().await.is_some() {} });
+        let drained = tokio::select! {
+            drained = timeout(drain, &mut all) => drained.is_ok(),
+            Some(()) = stop.recv() => false,
+        };
+        if !drained {
+            service.begin_closing();
+            if timeout(CLOSE_TIME_MAX, &mut all).await.is_err() {
+                warn!("some connections did not take their last bytes");
+            }
         }
     }
+    // Here and now, so that whoever goes on has what their exchanges left behind.
+    connections.shutdown().await;
 }
 
 /// The next tick, or never.
@@ -250,7 +254,12 @@ fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &s
         },
         "/metrics" => match method {
             Method::GET => {
-                let page = service.counters().metrics(service.uptime(), memory_bytes(), service.reports().dropped());
+                let queues = Queues {
+                    signals_dropped: service.reports().dropped(),
+                    usage_written: service.ledger().written(),
+                    usage_dropped: service.ledger().dropped(),
+                };
+                let page = service.counters().metrics(service.uptime(), memory_bytes(), &queues);
                 let mut answer = whole(StatusCode::OK, page.into(), request_id);
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 answer.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -18,6 +18,7 @@ use super::{
     body::Limits,
     catalogue,
     health::Counters,
+    ledger::Ledger,
     overrides::{OverrideError, Overrides},
     quarantine::Quarantine,
     registry::Registry,
@@ -34,6 +35,9 @@ use crate::{
     host::secretfile::Secret32,
     model::failure::{Failure, FailureKind},
 };
+
+/// How a trouble of the ledger begins, so that it is known again when it is over.
+pub(super) const LEDGER_TROUBLE: &str = "usage is not recorded: ";
 
 /// Whether and how requests are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +77,7 @@ pub struct Service {
     overrides: Mutex<Arc<Overrides>>,
     registry: Arc<Registry>,
     reports: Reports,
+    ledger: Ledger,
     /// What a reload last found wrong; empty if it found nothing.
     reload_error: Mutex<String>,
     /// Counts what others may want to show: state, settings, what is switched.
@@ -239,6 +244,7 @@ impl Service {
             overrides: Mutex::default(),
             registry: Arc::default(),
             reports: Reports::default(),
+            ledger: Ledger::default(),
             reload_error: Mutex::default(),
             changes: watch::Sender::new(0),
             began: Instant::now(),
@@ -295,6 +301,27 @@ impl Service {
     /// Failure signals that go to the bus.
     pub fn reports(&self) -> &Reports {
         &self.reports
+    }
+
+    /// The record of usage.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Says what keeps usage from being recorded, unless something else is said already; `None`: that is over.
+    pub fn set_ledger_trouble(&self, trouble: Option<&str>) {
+        let changed = self.state.send_if_modified(|now| {
+            let next = match (&*now, trouble) {
+                (State::Ready, Some(trouble)) => State::Degraded(trouble.to_owned()),
+                (State::Degraded(why), None) if why.starts_with(LEDGER_TROUBLE) => State::Ready,
+                (State::Ready | State::Degraded(_) | State::ConfigError(_) | State::Stopping, _) => return false,
+            };
+            *now = next;
+            true
+        });
+        if changed {
+            self.changed();
+        }
     }
 
     /// What is wrong with the configuration files: what keeps requests from being served, else what a reload found.

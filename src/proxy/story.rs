@@ -1,8 +1,8 @@
-//! What is said about a request in counters, log and failure signals, whichever way it ends.
+//! What is said about a request in counters, log, failure signals and the record of usage, whichever way it ends.
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use http::{HeaderMap, header};
@@ -11,12 +11,14 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     health::Outcome,
+    ledger::store::{End, Place, Row},
     registry::Ticket,
     reports::{Phase, Report},
     route::Hop,
-    service::Service,
+    service::{Live, Service},
 };
 use crate::model::{
+    demo,
     failure::{Failure, FailureKind, Level},
     request::{Loss, Request as ModelRequest},
     signal::Signal,
@@ -56,6 +58,7 @@ macro_rules! tell {
 pub(super) struct Story {
     service: Arc<Service>,
     request_id: String,
+    came: SystemTime,
     pub(super) began: Instant,
     first_event_after: Option<Duration>,
     thread: String,
@@ -63,6 +66,9 @@ pub(super) struct Story {
     provider: String,
     account: String,
     route: String,
+    place: Option<Place>,
+    /// What the provider says it cost, as far as it has said so.
+    usage: Option<Usage>,
     attempts: u32,
     phase: Phase,
     /// The provider answered with a web page.
@@ -79,10 +85,12 @@ impl Story {
         service.counters().began();
         let named = ["thread-id", "session-id"].into_iter().find_map(|name| headers.get(name)?.to_str().ok());
         let thread: String = named.unwrap_or_default().chars().take(THREAD_CHARS_MAX).collect();
-        let ticket = service.registry().enter(request_id, &thread, SystemTime::now());
+        let came = SystemTime::now();
+        let ticket = service.registry().enter(request_id, &thread, came);
         Self {
             service,
             request_id: request_id.to_owned(),
+            came,
             began: Instant::now(),
             first_event_after: None,
             thread,
@@ -90,6 +98,8 @@ impl Story {
             provider: String::new(),
             account: String::new(),
             route: String::new(),
+            place: None,
+            usage: None,
             attempts: 0,
             phase: Phase::Request,
             page: false,
@@ -109,12 +119,26 @@ impl Story {
         self.route = hop.label().to_owned();
         self.provider.clone_from(&hop.provider);
         self.account = hop.account_name.clone().unwrap_or_default();
+        let live = self.service.live();
+        let protocol = live.settings.providers.get(&hop.provider).map_or("", |provider| provider.protocol.name());
+        self.place = Some(Place { provider: hop.provider.clone(), model: hop.target.model.clone(), protocol });
         self.phase = Phase::Request;
         self.page = false;
         self.ticket.note(|facts| {
             facts.attempts = self.attempts;
             facts.route.clone_from(&self.route);
         });
+    }
+
+    /// The built-in model answers.
+    pub(super) fn demo(&mut self) {
+        let name = || demo::MODEL.to_owned();
+        self.place = Some(Place { provider: name(), model: name(), protocol: demo::MODEL });
+    }
+
+    /// The provider has said what the answer costs.
+    pub(super) fn costs(&mut self, usage: &Usage) {
+        self.usage = Some(*usage);
     }
 
     /// The request goes to the provider.
@@ -208,9 +232,45 @@ impl Story {
         }
     }
 
-    pub(super) fn refused(&mut self, kind: FailureKind, param: Option<&str>) {
+    /// Counts and records the end.
+    fn ended(&mut self, outcome: Outcome) {
         self.told = true;
-        self.service.counters().ended(Outcome::Failed(kind));
+        self.service.counters().ended(outcome);
+        let live = self.service.live();
+        if live.settings.usage.enabled {
+            self.service.ledger().record(|| self.row(outcome, &live));
+        }
+    }
+
+    fn row(&self, outcome: Outcome, live: &Live) -> Row {
+        let priced = |place: &Place, usage: &Usage| {
+            // Nobody is paid for the demo, whatever a price for all names says.
+            let price = live.settings.prices.find(&place.provider, &place.model, &self.model);
+            let price = price.filter(|_| place.provider != demo::MODEL)?;
+            Some((price.cost(usage), live.settings.prices.currency.clone()))
+        };
+        Row {
+            at_s: self.came.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            request_id: self.request_id.clone(),
+            model: self.model.clone(),
+            place: self.place.clone(),
+            usage: self.usage,
+            first_after: self.first_event_after,
+            duration: self.began.elapsed(),
+            attempts: self.attempts,
+            end: match outcome {
+                Outcome::Completed => End::Completed,
+                Outcome::Incomplete => End::Incomplete,
+                Outcome::Failed(FailureKind::Caller) if self.ticket.is_cancelled() => End::Cancelled,
+                Outcome::Failed(kind) => End::Failed(kind),
+                Outcome::ClientGone => End::ClientGone,
+            },
+            cost: self.place.as_ref().zip(self.usage.as_ref()).and_then(|(place, usage)| priced(place, usage)),
+        }
+    }
+
+    pub(super) fn refused(&mut self, kind: FailureKind, param: Option<&str>) {
+        self.ended(Outcome::Failed(kind));
         info!(codex_request_id = self.request_id, codex_param = param, "request refused");
     }
 
@@ -218,8 +278,7 @@ impl Story {
         if self.told {
             return;
         }
-        self.told = true;
-        self.service.counters().ended(Outcome::Failed(failure.kind));
+        self.ended(Outcome::Failed(failure.kind));
         let signal = match self.phase {
             Phase::Streaming => self.signal_of(failure),
             // What each place said was told before.
@@ -259,8 +318,8 @@ impl Story {
     }
 
     pub(super) fn finished(&mut self, outcome: Outcome, usage: Option<&Usage>) {
-        self.told = true;
-        self.service.counters().ended(outcome);
+        self.usage = usage.copied();
+        self.ended(outcome);
         if let Some(usage) = usage {
             self.service.counters().used(usage);
         }
@@ -284,10 +343,10 @@ impl Drop for Story {
         if !self.told {
             // A panic unwinds through here; without a look it would pass for a client that left.
             if std::thread::panicking() {
-                self.service.counters().ended(Outcome::Failed(FailureKind::Bug));
+                self.ended(Outcome::Failed(FailureKind::Bug));
                 tell!(error, self, Signal::Panic, None, "a defect ended a request");
             } else {
-                self.service.counters().ended(Outcome::ClientGone);
+                self.ended(Outcome::ClientGone);
                 tell!(info, self, Signal::ClientGone, None, "the client went away");
             }
         }

@@ -1,0 +1,389 @@
+//! The usage ledger: one row for each exchange, on its way to `usage.sqlite`.
+//!
+//! ```text
+//!  Story ends ─► record: queue, never waits ─► keep: gathers for two seconds ─► store: one transaction
+//!                   └ full: dropped, counted       └ cannot write: told, tried again later
+//! ```
+//! An exchange never waits for the disk, and nothing that is wrong with the file stops one. `store.rs` writes,
+//! `read.rs` reads for `codex-proxyctl usage`. No prompt, no answer and no key is in a row.
+
+pub mod read;
+pub mod store;
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time::sleep,
+};
+use tracing::{debug, info, warn};
+
+use self::store::{Limits, Row, Store, StoreError};
+use super::service::{LEDGER_TROUBLE, Service};
+use crate::host::log::chain;
+
+/// The file's name in the state directory.
+pub const FILE: &str = "usage.sqlite";
+/// When the program stops, what waits gets this long to reach the disk.
+pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+/// Rows that wait while the disk does not take them, some 300 bytes each. More are dropped, the newest ones: those that
+/// wait are a whole story up to the moment when it broke.
+const WAITING_MAX: usize = 2048;
+/// Rows of one transaction.
+const BATCH_ROWS_MAX: usize = 256;
+/// How long rows are gathered: a transaction costs the same for one as for many.
+const PAUSE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(2) };
+/// The longest pause, to which it doubles while nothing can be written.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The file is closed when nothing came for so long: then its memory is free and its journal merged.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// The queue and what became of it.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Empty until somebody keeps what is recorded.
+    queue: OnceLock<mpsc::Sender<Row>>,
+    closing: watch::Sender<bool>,
+    written: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            queue: OnceLock::new(),
+            closing: watch::Sender::new(false),
+            written: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Ledger {
+    /// Queues a row, or drops it if too many wait. Nothing is made where nobody keeps them.
+    pub fn record(&self, row: impl FnOnce() -> Row) {
+        if let Some(queue) = self.queue.get() {
+            match queue.try_reserve() {
+                Ok(place) => place.send(row()),
+                Err(_) => self.lost(1),
+            }
+        }
+    }
+
+    /// Lets [`keep`] write what waits and end.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Rows that are in the file.
+    pub fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    /// Rows that never got there.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
+    fn lost(&self, rows: usize) {
+        self.dropped.fetch_add(rows as u64, Relaxed);
+    }
+}
+
+/// Writes what is recorded into the file in `state`, until [`Ledger::close`]. Rows are taken from this call on; the file is
+/// opened for the first of them. `None` if somebody keeps them already.
+pub fn keep(service: Arc<Service>, state: &Path) -> Option<impl Future<Output = ()> + Send + use<>> {
+    let (sender, rows) = mpsc::channel(WAITING_MAX);
+    service.ledger().queue.set(sender).ok()?;
+    let keeper = Keeper {
+        closing: service.ledger().closing.subscribe(),
+        service,
+        rows,
+        writer: Writer { file: state.join(FILE), store: None, checked: false },
+        batch: Vec::new(),
+        lost_before: None,
+    };
+    Some(keeper.run())
+}
+
+struct Keeper {
+    service: Arc<Service>,
+    closing: watch::Receiver<bool>,
+    rows: mpsc::Receiver<Row>,
+    writer: Writer,
+    /// What the file has not taken yet.
+    batch: Vec<Row>,
+    /// While it cannot be written: how many rows had been lost before.
+    lost_before: Option<u64>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut pause = PAUSE;
+        while self.first().await {
+            self.gather(pause).await;
+            let last = self.rows.is_closed();
+            match self.write().await {
+                Ok(()) => pause = PAUSE,
+                Err(()) if last => break,
+                Err(()) => pause = (2 * pause).min(PAUSE_MAX),
+            }
+        }
+        let left = self.batch.len() + self.rows.len();
+        if left > 0 {
+            self.service.ledger().lost(left);
+            warn!(codex_rows = left, "stopping with requests that are not in the record of usage");
+        }
+        self.close_file().await;
+    }
+
+    /// Waits until there is something to write; false at the end.
+    async fn first(&mut self) -> bool {
+        while self.batch.is_empty() {
+            tokio::select! {
+                biased;
+                row = self.rows.recv() => match row {
+                    Some(row) => self.batch.push(row),
+                    None => return false,
+                },
+                () = said(&mut self.closing), if !self.rows.is_closed() => self.rows.close(),
+                () = sleep(IDLE_MAX), if self.writer.store.is_some() => self.close_file().await,
+            }
+        }
+        true
+    }
+
+    /// Gathers for so long, or as much as one transaction takes; at the end, what is there.
+    async fn gather(&mut self, pause: Duration) {
+        let mut pause = std::pin::pin!(sleep(pause));
+        loop {
+            let room = BATCH_ROWS_MAX.saturating_sub(self.batch.len());
+            if room == 0 && (self.lost_before.is_none() || self.rows.is_closed()) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = said(&mut self.closing), if !self.rows.is_closed() => self.rows.close(),
+                count = self.rows.recv_many(&mut self.batch, room), if room > 0 => if count == 0 { return },
+                () = &mut pause => return,
+            }
+        }
+    }
+
+    async fn write(&mut self) -> Result<(), ()> {
+        let batch = std::mem::take(&mut self.batch);
+        let count = batch.len();
+        let usage = &self.service.live().settings.usage;
+        let limits = Limits { keep: usage.keep, rows_max: usage.rows_max };
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let without = self.writer.without_file();
+        let mut writer = std::mem::replace(&mut self.writer, without);
+        let writing = spawn_blocking(move || {
+            let result = writer.write(&batch, limits, now_s);
+            (writer, batch, result)
+        });
+        let Ok((writer, batch, result)) = writing.await else {
+            // A defect; its text is in the log already.
+            self.service.ledger().lost(count);
+            return Ok(());
+        };
+        self.writer = writer;
+        match result {
+            Ok(()) => {
+                self.service.ledger().written.fetch_add(count as u64, Relaxed);
+                debug!(codex_rows = count, "usage recorded");
+                if let Some(lost_before) = self.lost_before.take() {
+                    let lost = self.service.ledger().dropped() - lost_before;
+                    self.service.set_ledger_trouble(None);
+                    info!(codex_rows_lost = lost, "usage is recorded again");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.batch = batch;
+                let (text, path) = (chain(&error), self.writer.file.display());
+                // Each time, for a reload may have made the state another one.
+                self.service.set_ledger_trouble(Some(&format!("{LEDGER_TROUBLE}{path}: {text}")));
+                if self.lost_before.is_none() {
+                    self.lost_before = Some(self.service.ledger().dropped());
+                    warn!(codex_path = %path, codex_error = text, "cannot record usage, serving without and trying again");
+                }
+                Err(())
+            }
+        }
+    }
+
+    async fn close_file(&mut self) {
+        if let Some(store) = self.writer.store.take() {
+            // Merges the journal, which waits for the disk.
+            drop(spawn_blocking(move || drop(store)).await);
+        }
+    }
+}
+
+/// Waits until it is true.
+async fn said(closing: &mut watch::Receiver<bool>) {
+    // An error means that the service is gone, which is as good.
+    drop(closing.wait_for(|closing| *closing).await);
+}
+
+/// The file, open or not.
+struct Writer {
+    file: PathBuf,
+    store: Option<Store>,
+    /// It was read through for damage.
+    checked: bool,
+}
+
+impl Writer {
+    /// The same, closed: what stands here while the other one writes.
+    fn without_file(&self) -> Self {
+        Self { file: self.file.clone(), store: None, checked: self.checked }
+    }
+
+    /// Blocks on the disk.
+    fn write(&mut self, batch: &[Row], limits: Limits, now_s: u64) -> Result<(), StoreError> {
+        match self.append(batch, limits, now_s) {
+            Err(error) if error.is_damage() => {
+                self.store = None;
+                let aside = store::set_aside(&self.file)?;
+                warn!(
+                    codex_path = %self.file.display(),
+                    codex_aside = %aside.display(),
+                    codex_error = chain(&error),
+                    "the record of usage was damaged; it is set aside and a new one begun"
+                );
+                self.append(batch, limits, now_s)
+            }
+            result => result,
+        }
+    }
+
+    fn append(&mut self, batch: &[Row], limits: Limits, now_s: u64) -> Result<(), StoreError> {
+        // Who deletes the file wants a new one.
+        let store = match self.store.take().filter(|store| store.is_at(&self.file)) {
+            Some(store) => self.store.insert(store),
+            None => {
+                let store = Store::open(&self.file)?;
+                if !self.checked {
+                    store.check()?;
+                    self.checked = true;
+                }
+                self.store.insert(store)
+            }
+        };
+        store.append(batch)?;
+        // The rows are in; what cannot be deleted now can be later.
+        if let Err(error) = store.prune(limits, now_s) {
+            warn!(codex_error = chain(&error), "cannot delete old rows from the record of usage, trying again later");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        store::{End, Place},
+        *,
+    };
+    use crate::{
+        codec::seal::Sealer,
+        config::settings::Settings,
+        proxy::service::{Prompt, State},
+    };
+
+    fn service() -> Arc<Service> {
+        let prompt = Prompt { base_instructions: String::new(), hidden_models: Vec::new() };
+        Arc::new(Service::new(Settings::default(), None, Sealer::new(&[0; 32]), &prompt))
+    }
+
+    fn row() -> Row {
+        Row {
+            at_s: 1_795_240_000,
+            request_id: "req_1".to_owned(),
+            model: "work".to_owned(),
+            place: Some(Place { provider: "up".to_owned(), model: "m".to_owned(), protocol: "chat" }),
+            usage: None,
+            first_after: None,
+            duration: Duration::ZERO,
+            attempts: 1,
+            end: End::Completed,
+            cost: None,
+        }
+    }
+
+    fn rows_in(file: &Path) -> i64 {
+        let connection = rusqlite::Connection::open(file).unwrap();
+        connection.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn more_than_can_wait_is_dropped_and_counted() {
+        let service = service();
+        service.ledger().record(|| panic!("nobody keeps it"));
+        let dir = tempfile::tempdir().unwrap();
+        let keeping = keep(Arc::clone(&service), dir.path()).unwrap();
+        assert!(keep(Arc::clone(&service), dir.path()).is_none(), "the first one keeps");
+        for _ in 0..WAITING_MAX + 7 {
+            service.ledger().record(row);
+        }
+        assert_eq!(service.ledger().dropped(), 7);
+        service.ledger().close();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(keeping);
+        assert_eq!(service.ledger().written(), WAITING_MAX as u64);
+        assert_eq!(rows_in(&dir.path().join(FILE)), i64::try_from(WAITING_MAX).unwrap());
+        service.ledger().record(row);
+        assert_eq!(service.ledger().dropped(), 8, "after the end nobody keeps them either");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_tried_again_and_told_meanwhile() {
+        let service = service();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        std::fs::create_dir(&file).unwrap();
+        let keeping = tokio::spawn(keep(Arc::clone(&service), dir.path()).unwrap());
+        service.ledger().record(row);
+        let mut state = service.state();
+        state
+            .wait_for(|state| matches!(state, State::Degraded(why) if why.contains("usage is not recorded")))
+            .await
+            .unwrap();
+        std::fs::remove_dir(&file).unwrap();
+        service.ledger().record(row);
+        state.wait_for(|state| *state == State::Ready).await.unwrap();
+        assert_eq!((rows_in(&file), service.ledger().dropped()), (2, 0));
+
+        // Who deletes it gets a new one.
+        std::fs::remove_file(&file).unwrap();
+        service.ledger().record(row);
+        service.ledger().close();
+        keeping.await.unwrap();
+        assert_eq!((rows_in(&file), service.ledger().written()), (1, 3));
+    }
+
+    #[tokio::test]
+    async fn the_end_does_not_wait_for_a_disk_that_takes_nothing() {
+        let service = service();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(FILE)).unwrap();
+        let keeping = keep(Arc::clone(&service), dir.path()).unwrap();
+        for _ in 0..BATCH_ROWS_MAX + 1 {
+            service.ledger().record(row);
+        }
+        service.ledger().close();
+        keeping.await;
+        assert_eq!(service.ledger().dropped(), BATCH_ROWS_MAX as u64 + 1);
+    }
+}
