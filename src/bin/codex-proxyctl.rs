@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use codex_proxy::ctl::{
-    CtlError, Outcome, catalogue, control, demo, doctor, incidents, logs, setup, status, token, watchdog,
+    CtlError, Outcome, catalogue, control, demo, doctor, incidents, logs, setup, status, token, usage, watchdog,
 };
 use codex_proxy::host::paths::Paths;
 
@@ -55,6 +55,21 @@ enum Command {
     Restart,
     /// Start again what crashed too often and is not started any more
     Recover,
+    /// What was asked of the models: requests, tokens, times, and what they cost by your `[prices]`
+    Usage {
+        /// What a line is for
+        #[arg(long, value_enum, default_value = "day")]
+        by: By,
+        /// From when: 12h or 7d ago, 2026-01-31, "2026-01-31 12:00" (local time)
+        #[arg(long, value_name = "TIME", default_value = "30d")]
+        since: String,
+        /// Until before when, in the same words [default: now]
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
     /// What the watchdog found and did; also while it does not run
     #[command(subcommand)]
     Incidents(IncidentsCommand),
@@ -107,6 +122,29 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         keep: Option<PathBuf>,
     },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum By {
+    /// In the local time zone
+    Day,
+    /// As it was asked for
+    Model,
+    /// The one asked last
+    Provider,
+    /// The provider and its model asked last
+    Route,
+}
+
+impl From<By> for usage::Key {
+    fn from(by: By) -> Self {
+        match by {
+            By::Day => Self::Day,
+            By::Model => Self::Model,
+            By::Provider => Self::Provider,
+            By::Route => Self::Route,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -223,6 +261,9 @@ async fn run(command: Command) -> Result<u8, CtlError> {
         Command::Stop => control::stop().await?,
         Command::Restart => control::restart().await?,
         Command::Recover => control::recover().await?,
+        Command::Usage { by, since, until, json } => {
+            usage::usage(&state_dir()?, &usage::Options { by: by.into(), since, until, json })?
+        }
         Command::Incidents(command) => incidents(command, &state_dir()?)?,
         Command::Cancel { id } => watchdog::cancel(id.as_deref()).await?,
         Command::Pause { duration, reason } => watchdog::pause(&duration, reason.as_deref()).await?,

@@ -5,7 +5,8 @@
 //!
 //! The service is looked after through `systemctl --user` (`manager.rs`) and `GET /health` (`client.rs`); what they say
 //! is judged in PURE files (`units.rs`, `doctor/judge.rs`). `status.rs` is the one place that looks. The watchdog is asked
-//! over the bus (`watchdog.rs`); what it found and did is read from its files (`incidents.rs`), whether or not it runs.
+//! over the bus (`watchdog.rs`); what it found and did is read from its files (`incidents.rs`), whether or not it runs, and so
+//! is the record of usage (`usage.rs`).
 
 pub mod catalogue;
 pub mod client;
@@ -22,6 +23,7 @@ pub mod status;
 pub mod times;
 pub mod token;
 pub mod units;
+pub mod usage;
 pub mod watchdog;
 
 use std::io;

@@ -32,22 +32,56 @@ pub fn span(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// A sentence that says what would be right.
 pub fn moment(text: &str, now_us: u64) -> Result<u64, String> {
+    moment_in(
+        text,
+        now_us,
+        &Zone { name: "UTC", seconds: &|text| seconds_of(text).and_then(|s| u64::try_from(s).ok()) },
+    )
+}
+
+/// A time zone, for dates that do not say theirs.
+pub struct Zone<'a> {
+    /// For people.
+    pub name: &'a str,
+    /// Seconds since 1970 of `2026-01-31 12:00:00` there; `None` before 1970.
+    pub seconds: &'a dyn Fn(&str) -> Option<u64>,
+}
+
+/// The same in another zone than UTC.
+///
+/// # Errors
+/// A sentence that says what would be right.
+pub fn moment_in(text: &str, now_us: u64, zone: &Zone<'_>) -> Result<u64, String> {
     if let Ok(span) = span(text) {
         return Ok(now_us.saturating_sub(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)));
     }
-    let wrong =
-        || format!("{text:?} is no time; write 10m, 2h or 1d (so long ago), 2026-01-31 or \"2026-01-31 12:00\" (UTC)");
+    let zone_name = zone.name;
+    let wrong = || {
+        format!(
+            "{text:?} is no time; write 10m, 2h or 1d (so long ago), 2026-01-31 or \"2026-01-31 12:00\" ({zone_name})"
+        )
+    };
     let written: Datetime = text.parse().map_err(|_| wrong())?;
     let date = written.date.ok_or_else(wrong)?;
-    let time = written.time.map_or(0, |time| {
-        i64::from(time.hour) * 3600 + i64::from(time.minute) * 60 + i64::from(time.second.unwrap_or(0))
-    });
-    let offset = match written.offset {
-        Some(Offset::Custom { minutes }) => i64::from(minutes) * 60,
-        Some(Offset::Z) | None => 0,
+    let (hour, minute, second) =
+        written.time.map_or((0, 0, 0), |time| (time.hour, time.minute, time.second.unwrap_or(0)));
+    let plain = format!("{:04}-{:02}-{:02} {hour:02}:{minute:02}:{second:02}", date.year, date.month, date.day);
+    let seconds = match written.offset {
+        Some(Offset::Custom { minutes }) => {
+            seconds_of(&plain).and_then(|s| u64::try_from(s - i64::from(minutes) * 60).ok())
+        }
+        Some(Offset::Z) => seconds_of(&plain).and_then(|s| u64::try_from(s).ok()),
+        None => (zone.seconds)(&plain),
     };
-    let seconds = days(i64::from(date.year), i64::from(date.month), i64::from(date.day)) * DAY_S + time - offset;
-    u64::try_from(seconds).ok().and_then(|seconds| seconds.checked_mul(1_000_000)).ok_or_else(wrong)
+    seconds.and_then(|seconds| seconds.checked_mul(1_000_000)).ok_or_else(wrong)
+}
+
+/// Seconds since 1970 of a date and a time in UTC.
+fn seconds_of(text: &str) -> Option<i64> {
+    let written: Datetime = text.parse().ok()?;
+    let (date, time) = (written.date?, written.time?);
+    let of_day = i64::from(time.hour) * 3600 + i64::from(time.minute) * 60 + i64::from(time.second.unwrap_or(0));
+    Some(days(i64::from(date.year), i64::from(date.month), i64::from(date.day)) * DAY_S + of_day)
 }
 
 /// `2026-11-21 10:40:00Z`, out of microseconds since 1970.
@@ -136,6 +170,16 @@ mod tests {
             assert!(moment(wrong, NOW).is_err(), "{wrong}");
         }
         assert_eq!(moment("9999d", 5), Ok(0));
+    }
+
+    #[test]
+    fn a_zone_is_for_dates_that_do_not_say_theirs() {
+        let zone = Zone { name: "local time", seconds: &|text| Some(u64::from(text == "2026-11-21 00:00:00")) };
+        let read = |text: &str| moment_in(text, 9_000_000, &zone);
+        assert_eq!(read("2026-11-21"), Ok(1_000_000));
+        assert_eq!(read("2026-11-21 05:46:40Z"), Ok(1_795_240_000_000_000));
+        assert_eq!(read("2s"), Ok(7_000_000));
+        assert!(read("soon").unwrap_err().ends_with("(local time)"));
     }
 
     proptest! {

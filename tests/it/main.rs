@@ -30,6 +30,7 @@ mod openai;
 mod requests;
 mod timeline;
 mod tls;
+mod usage;
 mod watchdog;
 mod watchdog_desktop;
 mod watchdog_sources;
