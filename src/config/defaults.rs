@@ -85,8 +85,8 @@ pub const WEIGHT: Range = Range { default: 1, min: 1, max: 1000, why: "to switch
 /// `usage.keep_days`: a year can be compared with the one before, month by month.
 pub const KEEP_DAYS: Range = Range { default: 400, min: 1, max: 3650, why: "days" };
 
-/// `usage.rows_max`: some 150 bytes each. A busy year; 80 MB at most.
-pub const ROWS_MAX: Range = Range { default: 500_000, min: 1000, max: 10_000_000, why: "rows of some 150 bytes" };
+/// `usage.rows_max`: some 170 bytes each. A busy year; 85 MB at most.
+pub const ROWS_MAX: Range = Range { default: 500_000, min: 1000, max: 10_000_000, why: "rows of some 170 bytes" };
 
 /// `prices."NAME".*`: of a million tokens, in the currency. Leaves room for currencies of small units, and keeps whole
 /// millionths exact in a floating-point number.

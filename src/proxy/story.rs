@@ -374,7 +374,11 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
-    use crate::{codec::seal::Sealer, config::settings::Settings, proxy::service::Prompt};
+    use crate::{
+        codec::seal::Sealer,
+        config::settings::Settings,
+        proxy::{ledger, service::Prompt},
+    };
 
     fn service() -> Arc<Service> {
         let prompt = Prompt { base_instructions: String::new(), hidden_models: Vec::new() };
@@ -395,6 +399,35 @@ mod tests {
         let expected = [("req_1", Signal::Panic), ("req_2", Signal::ClientGone)].map(|(id, s)| (id.to_owned(), s));
         assert_eq!(found, expected);
         assert!(service.registry().list(9).is_empty());
+    }
+
+    #[test]
+    fn every_end_is_one_row() {
+        let service = service();
+        let dir = tempfile::tempdir().unwrap();
+        let keeping = ledger::keep(Arc::clone(&service), dir.path()).unwrap();
+        let story = |id: &str| Story::new(Arc::clone(&service), id, &HeaderMap::new());
+        let defect = catch_unwind(AssertUnwindSafe(|| {
+            let _story = story("defect");
+            panic!("on purpose");
+        }));
+        assert!(defect.is_err());
+        drop(story("left"));
+        let mut cancelled = story("cancelled");
+        assert!(service.registry().cancel("cancelled"));
+        cancelled.failed(&Failure::new(FailureKind::Caller, ""));
+        cancelled.failed(&Failure::new(FailureKind::Bug, "told already"));
+        drop(cancelled);
+        story("refused").refused(FailureKind::Caller, None);
+        story("finished").finished(Outcome::Completed, Some(&Usage::default()));
+        service.ledger().close();
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(keeping);
+        let file = rusqlite::Connection::open(dir.path().join(ledger::FILE)).unwrap();
+        let mut select = file.prepare("SELECT request_id || ': ' || outcome FROM requests ORDER BY id").unwrap();
+        let rows: Vec<String> = select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let expected =
+            ["defect: failed", "left: client_gone", "cancelled: cancelled", "refused: failed", "finished: completed"];
+        assert_eq!(rows, expected);
     }
 
     #[test]
