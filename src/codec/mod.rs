@@ -20,6 +20,31 @@ use crate::model::{
 };
 use chat::dialect::Dialect;
 
+/// What a provider is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Chat Completions.
+    Chat,
+    /// The Responses API itself.
+    Responses,
+    /// Anthropic's Messages.
+    Messages,
+    /// Google's generateContent.
+    Gemini,
+}
+
+impl Protocol {
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+            Self::Gemini => "gemini",
+        }
+    }
+}
+
 /// Where a request goes and how that place wants to be spoken to.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -27,7 +52,9 @@ pub struct Target {
     pub origin: Origin,
     /// The model's id at the provider.
     pub model: String,
-    /// The host's dialect.
+    /// What the host speaks.
+    pub protocol: Protocol,
+    /// Its dialect of Chat Completions; the neutral one for other protocols.
     pub dialect: &'static Dialect,
     /// Reasoning effort set for the model or route; overrides what the client asks for. `off` switches thinking off.
     pub effort: Option<String>,

@@ -33,7 +33,13 @@ pub fn normalise(text: &str, bare_path: &str) -> Result<Url, &'static str> {
         while let Some(pasted) = PASTED.iter().find(|pasted| segments.ends_with(pasted)) {
             segments.truncate(segments.len() - pasted.len());
         }
-        segments.dedup_by(|a, b| a == b && *a == "v1");
+        // Gemini's has the model in it: `models/NAME:streamGenerateContent`.
+        if let [.., "models", method] = segments.as_slice()
+            && method.contains(':')
+        {
+            segments.truncate(segments.len() - 2);
+        }
+        segments.dedup_by(|a, b| a == b && matches!(*a, "v1" | "v1beta"));
         segments.iter().map(|segment| format!("/{segment}")).collect()
     };
     url.set_path(&path);
@@ -99,6 +105,8 @@ mod tests {
             "https://h.example/v1/v1/chat/completions/",
             "https://h.example/v1/responses",
             "https://h.example/v1/models/",
+            "https://h.example/v1/messages",
+            "https://h.example/v1/models/gemini-3-pro:generateContent",
             "https://H.example:443/v1",
         ] {
             assert_eq!(normalise(written, "").unwrap().as_str(), "https://h.example/v1", "{written}");

@@ -11,6 +11,7 @@
 pub mod base_url;
 pub mod credentials;
 mod defaults;
+pub mod endpoint;
 pub mod error;
 mod fragment;
 mod interpret;

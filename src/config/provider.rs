@@ -9,6 +9,7 @@ use url::Url;
 use super::{
     base_url,
     credentials::{KeySource, Secret},
+    endpoint,
     error::{ConfigError, Report},
     fragment::Value,
     interpret::idle,
@@ -18,6 +19,9 @@ use super::{
     settings::{Account, DEMO, HeaderSource, Protocol, Provider, Proxy},
 };
 use crate::codec::chat::dialect::{DIALECTS, Dialect};
+
+/// Protocols that can be configured.
+const PROTOCOLS: &[Protocol] = &[Protocol::Chat];
 
 /// Protocols that are designed but have no codec yet.
 const PROTOCOLS_NOT_BUILT: &[&str] = &["responses", "messages", "gemini", "code-assist", "command-code", "codebuff"];
@@ -67,8 +71,9 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
         }
         None => (None, false),
     };
-    let dialect = dialect(&mut section, preset, report);
-    let base_url = address(name, &mut section, preset, dialect, preset_wrong, report);
+    let dialect = dialect(&mut section, protocol, preset, report);
+    let bare_path = bare_path(protocol, preset, dialect);
+    let base_url = address(name, &mut section, preset, bare_path, preset_wrong, report);
     let accounts = accounts(&mut section, report);
     let headers = headers(&mut section, report);
     let images = section.flag("images", report).unwrap_or(preset.is_some_and(|preset| preset.images));
@@ -106,13 +111,15 @@ fn is_name(name: &str) -> bool {
 fn protocol(section: &mut Section<'_>, report: &mut Report) -> Option<Protocol> {
     let Some(entry) = section.entry("protocol") else { return Some(Protocol::Chat) };
     let text = entry.text(report)?;
-    if text == Protocol::Chat.name() {
-        return Some(Protocol::Chat);
+    let built = PROTOCOLS.iter().copied();
+    if let Some(protocol) = built.clone().find(|protocol| protocol.name() == text) {
+        return Some(protocol);
     }
     if PROTOCOLS_NOT_BUILT.contains(&text) {
-        not_built(&entry, text, "this protocol; use \"chat\"".to_owned(), report);
+        let names: Vec<String> = built.map(|protocol| format!("{:?}", protocol.name())).collect();
+        not_built(&entry, text, format!("this protocol; there are {}", names.join(", ")), report);
     } else {
-        let names = [Protocol::Chat.name()].into_iter().chain(PROTOCOLS_NOT_BUILT.iter().copied());
+        let names = built.map(Protocol::name).chain(PROTOCOLS_NOT_BUILT.iter().copied());
         report.refuse_value(&entry.node.place, &entry.key, text, format!("no such protocol; {}", hint(text, names)));
     }
     None
@@ -120,9 +127,7 @@ fn protocol(section: &mut Section<'_>, report: &mut Report) -> Option<Protocol> 
 
 fn refuse_preset(entry: &Entry<'_>, text: &str, report: &mut Report) {
     match NOT_BUILT.iter().find(|(name, _)| *name == text) {
-        Some((_, protocol)) => {
-            not_built(entry, text, format!("its protocol, \"{protocol}\"; only \"chat\" is"), report)
-        }
+        Some((_, protocol)) => not_built(entry, text, format!("its protocol, \"{protocol}\""), report),
         None => report.refuse_value(&entry.node.place, &entry.key, text, Preset::unknown(text)),
     }
 }
@@ -134,10 +139,18 @@ fn not_built(entry: &Entry<'_>, text: &str, what: String, report: &mut Report) {
 
 fn dialect(
     section: &mut Section<'_>,
+    protocol: Option<Protocol>,
     preset: Option<&'static Preset>,
     report: &mut Report,
 ) -> Option<&'static Dialect> {
-    let Some(entry) = section.entry("dialect") else {
+    let entry = section.entry("dialect");
+    if protocol.is_some_and(|protocol| protocol != Protocol::Chat) {
+        if let Some(entry) = entry {
+            entry.refuse("only the protocol \"chat\" has dialects", report);
+        }
+        return Dialect::named("generic");
+    }
+    let Some(entry) = entry else {
         // Every preset's dialect exists, says a test of the table.
         return Dialect::named(preset.map_or("generic", |preset| preset.dialect));
     };
@@ -150,19 +163,29 @@ fn dialect(
     dialect
 }
 
-/// The base URL, over the preset's. A bare host gets the preset's path, else that of the dialect.
+/// The path of a host that is given without one: the preset's, else that of the protocol, else that of the dialect.
+fn bare_path(
+    protocol: Option<Protocol>,
+    preset: Option<&'static Preset>,
+    dialect: Option<&'static Dialect>,
+) -> &'static str {
+    let by_protocol = || protocol.and_then(endpoint::bare_path);
+    let by_dialect = || dialect.map_or("", |dialect| Preset::path_for_dialect(dialect.name));
+    preset.map(Preset::path).or_else(by_protocol).unwrap_or_else(by_dialect)
+}
+
+/// The base URL, over the preset's.
 fn address(
     name: &str,
     section: &mut Section<'_>,
     preset: Option<&'static Preset>,
-    dialect: Option<&'static Dialect>,
+    bare_path: &str,
     preset_wrong: bool,
     report: &mut Report,
 ) -> Option<Url> {
     if let Some(entry) = section.entry("base_url") {
         let text = entry.text(report)?;
-        let by_dialect = dialect.map_or("", |dialect| Preset::path_for_dialect(dialect.name));
-        let normal = base_url::normalise(text, preset.map_or(by_dialect, Preset::path));
+        let normal = base_url::normalise(text, bare_path);
         return normal.map_err(|why| entry.refuse(why, report)).ok();
     }
     if let Some(preset) = preset {
@@ -358,7 +381,7 @@ mod tests {
     #[test]
     fn a_preset_gives_everything_but_the_key() {
         let provider = provider("preset = 'deepseek'\nkey = { env = 'K' }");
-        assert_eq!(provider.chat_url().as_str(), "https://api.deepseek.com/chat/completions");
+        assert_eq!(provider.request_url("m").as_str(), "https://api.deepseek.com/chat/completions");
         assert_eq!(provider.models_url().as_str(), "https://api.deepseek.com/models");
         assert_eq!(provider.dialect.name, "deepseek");
         let account = Account { name: "default".into(), key: KeySource::Env("K".into()), enabled: true };

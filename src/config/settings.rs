@@ -12,8 +12,9 @@ use url::Url;
 use super::{
     base_url,
     credentials::{KeySource, Secret},
-    defaults,
+    defaults, endpoint,
 };
+pub use crate::codec::Protocol;
 use crate::codec::chat::dialect::Dialect;
 pub use crate::model::price::{Price, Prices};
 
@@ -104,22 +105,6 @@ impl Default for Ledger {
     }
 }
 
-/// What a provider is spoken to in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Chat Completions.
-    Chat,
-}
-
-impl Protocol {
-    /// The name in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-        }
-    }
-}
-
 /// A place that serves models.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Provider {
@@ -129,7 +114,7 @@ pub struct Provider {
     pub base_url: Url,
     /// What it is spoken to in.
     pub protocol: Protocol,
-    /// Its peculiarities.
+    /// Its peculiarities in Chat Completions; the neutral row for other protocols.
     pub dialect: &'static Dialect,
     /// In the order of the file, names unique. Empty: requests carry no key.
     pub accounts: Vec<Account>,
@@ -142,9 +127,9 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Where Chat Completions requests go.
-    pub fn chat_url(&self) -> Url {
-        base_url::under(&self.base_url, "/chat/completions")
+    /// Where requests for `model` go.
+    pub fn request_url(&self, model: &str) -> Url {
+        endpoint::url(&self.base_url, self.protocol, model)
     }
 
     /// Where it lists its models.

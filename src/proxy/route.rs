@@ -104,10 +104,11 @@ fn hops(
         provider: provider.name.clone(),
         account,
         account_name: account.and_then(|at| provider.accounts.get(at)).map(|account| account.name.clone()),
-        url: provider.chat_url(),
+        url: provider.request_url(model_id),
         target: Target {
             origin: Origin::new(&provider.name, model_id),
             model: model_id.to_owned(),
+            protocol: provider.protocol,
             dialect: provider.dialect,
             effort: configured.and_then(|(model, route)| route.effort.or(model.effort)).map(|e| e.name().to_owned()),
             accepts_images: configured.and_then(|(model, _)| model.images).unwrap_or(provider.images),

@@ -30,6 +30,7 @@ use crate::{
     codec::seal::Sealer,
     config::{
         credentials::{KeyCache, Surroundings},
+        endpoint,
         settings::{HeaderSource, Settings},
     },
     host::secretfile::Secret32,
@@ -164,6 +165,9 @@ impl Live {
             value.set_sensitive(true);
             headers.insert(name.clone(), value);
         }
+        for (name, value) in endpoint::fixed_headers(provider.protocol) {
+            headers.entry(*name).or_insert(HeaderValue::from_static(value));
+        }
         let Some(account) = hop.account.and_then(|at| provider.accounts.get(at)) else { return Ok(headers) };
         let key = match self.keys.get(&provider.name, &account.name) {
             Some(key) => key,
@@ -175,14 +179,15 @@ impl Live {
                 key
             }
         };
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose())).map_err(|_| {
+        let (name, before) = endpoint::key_header(provider.protocol);
+        let mut value = HeaderValue::from_str(&format!("{before}{}", key.expose())).map_err(|_| {
             operator(format!(
                 "The key for account {} of provider {} has characters that a header cannot have.",
                 account.name, provider.name
             ))
         })?;
         value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
+        headers.insert(name, value);
         Ok(headers)
     }
 

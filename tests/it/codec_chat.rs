@@ -13,7 +13,7 @@ use std::{
 
 use codex_proxy::{
     codec::{
-        DecodeError, Target,
+        DecodeError, Protocol, Target,
         chat::{StreamDecoder, decode_whole, dialect::Dialect, encode_request},
         names::Names,
         sse::Framer,
@@ -31,6 +31,7 @@ pub(crate) fn target(dialect: &str) -> Target {
     Target {
         origin: Origin::new("p", "model"),
         model: "model".into(),
+        protocol: Protocol::Chat,
         dialect: Dialect::named(dialect).unwrap_or_else(|| panic!("no dialect {dialect}")),
         effort: None,
         accepts_images: true,

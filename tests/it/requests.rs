@@ -6,7 +6,7 @@ use std::fs;
 
 use codex_proxy::{
     codec::{
-        Target,
+        Protocol, Target,
         chat::{self, dialect::Dialect},
         responses::request::{Decoded, decode_request},
         seal::Sealer,
@@ -26,6 +26,7 @@ fn target(dialect: &str, model: &str, accepts_images: bool) -> Target {
     Target {
         origin: Origin::new("up", model),
         model: model.to_owned(),
+        protocol: Protocol::Chat,
         dialect: Dialect::named(dialect).unwrap(),
         effort: None,
         accepts_images,

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use http::HeaderValue;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -17,7 +18,7 @@ use super::units::{Evidence, Units};
 use super::{CtlError, Outcome, catalogue, codex_config, json_line, lines, logs, manager, setup, status};
 use crate::config::credentials::{KeyError, KeySource, Surroundings};
 use crate::config::settings::{HeaderSource, Provider};
-use crate::config::{self, Layers, Settings};
+use crate::config::{self, Layers, Settings, endpoint};
 use crate::host::log::chain;
 use crate::host::paths::Paths;
 use crate::host::{cataloguefile, secretfile};
@@ -235,8 +236,20 @@ async fn reach(provider: &Provider, key: Option<&KeySource>) -> Reached {
         }
         if let Some(key) = key {
             match key.resolve(&surroundings).await {
-                Ok(key) => request = request.bearer_auth(key.expose()),
+                Ok(key) => {
+                    let (name, before) = endpoint::key_header(provider.protocol);
+                    let Ok(mut value) = HeaderValue::from_str(&format!("{before}{}", key.expose())) else {
+                        return Reached::NoKey("it has characters that a header cannot have".to_owned());
+                    };
+                    value.set_sensitive(true);
+                    request = request.header(name, value);
+                }
                 Err(error) => return no_key(&error),
+            }
+        }
+        for (name, value) in endpoint::fixed_headers(provider.protocol) {
+            if provider.headers.iter().all(|(configured, _)| configured != name) {
+                request = request.header(*name, *value);
             }
         }
         match request.send().await {

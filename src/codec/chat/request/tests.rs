@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     codec::{
+        Protocol,
         chat::{StreamDecoder, dialect::DIALECTS},
         sse::Frame,
     },
@@ -24,6 +25,7 @@ fn target(dialect: &str) -> Target {
     Target {
         origin: Origin::new("p", "m-1"),
         model: "m-1".into(),
+        protocol: Protocol::Chat,
         dialect: Dialect::named(dialect).unwrap(),
         effort: None,
         accepts_images: true,
