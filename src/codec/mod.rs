@@ -1,8 +1,8 @@
 //! One directory per wire protocol, plus framing. PURE.
 //!
 //! Every upstream protocol offers the same names: `encode_request`, `decode_error`, and a `StreamDecoder` with `feed`
-//! and `finish`. The `responses` directory is the face towards the client and goes the other way: `decode_request`,
-//! `StreamEncoder`.
+//! and `finish`; the functions of these names here choose by the target's [`Protocol`]. The `responses` directory is the
+//! face towards the client and goes the other way: `decode_request`, `StreamEncoder`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -10,22 +10,29 @@ pub mod chat;
 pub mod custom;
 pub mod demo;
 pub mod names;
+pub mod relay;
 pub mod responses;
 pub mod seal;
 pub mod sse;
 
+use std::time::SystemTime;
+
 use crate::model::{
+    event::Event,
     failure::Failure,
-    request::{Loss, Origin},
+    request::{Loss, Origin, Request},
 };
 use chat::dialect::Dialect;
+use names::Names;
+use relay::{BlobId, Relay};
+use responses::stream::Identity;
 
 /// What a provider is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Chat Completions.
     Chat,
-    /// The Responses API itself.
+    /// The Responses API itself: relayed, not translated.
     Responses,
     /// Anthropic's Messages.
     Messages,
@@ -108,4 +115,124 @@ pub enum DecodeError {
     /// The provider reports an error inside the stream.
     #[error("the provider reports an error: {}", .0.message)]
     Upstream(Failure),
+}
+
+/// A request, as it was understood and as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'r, 'a> {
+    /// As it was understood.
+    pub request: &'r Request<'a>,
+    /// As it came: what a host is given that speaks the client's protocol.
+    pub body: &'r [u8],
+}
+
+/// Puts a request into the words of the target's protocol.
+///
+/// `known` (who gave a blob) is for hosts that speak the client's protocol; the others are given only what was sealed
+/// here, which says itself whose it is.
+pub fn encode_request(
+    asked: Asked<'_, '_>,
+    target: &Target,
+    known: impl Fn(BlobId) -> Option<Origin>,
+) -> Result<Encoded<Names>, EncodeError> {
+    match target.protocol {
+        Protocol::Chat => chat::encode_request(asked.request, target),
+        Protocol::Responses => relay::encode_request(asked.body, target, known),
+        Protocol::Messages | Protocol::Gemini => Err(not_built(target.protocol)),
+    }
+}
+
+/// The failure behind an HTTP answer that is not a success; see [`chat::decode_error`] for the parameters.
+pub fn decode_error(
+    protocol: Protocol,
+    status: u16,
+    retry_after: Option<&str>,
+    body: &[u8],
+    now: SystemTime,
+) -> Failure {
+    match protocol {
+        // One table for the errors of all vendors, whose shapes these are.
+        Protocol::Chat | Protocol::Responses => chat::decode_error(status, retry_after, body, now),
+        Protocol::Messages | Protocol::Gemini => chat::decode_error(status, retry_after, body, now),
+    }
+}
+
+/// No configuration names these, see `PROTOCOLS_NOT_BUILT` in `config/provider.rs`.
+fn not_built(protocol: Protocol) -> EncodeError {
+    EncodeError::Unsupported { path: "model".into(), why: format!("the protocol {:?} is not built", protocol.name()) }
+}
+
+/// What reads an answer.
+#[derive(Debug)]
+pub enum Reader {
+    /// Frames become events, which the client's encoder writes.
+    Translate(Box<StreamDecoder>),
+    /// Bytes pass.
+    Relay(Box<Relay>),
+}
+
+impl Reader {
+    /// For one answer of the target. `identity`: ours; its stem is the seed of ids that a host forgot. `None` if nobody
+    /// can read it.
+    pub fn new(target: &Target, names: Names, identity: &Identity, streaming: bool, input_bytes: u64) -> Option<Self> {
+        let translate = |decoder| Some(Self::Translate(Box::new(decoder)));
+        match target.protocol {
+            Protocol::Chat => {
+                translate(StreamDecoder::Chat(chat::StreamDecoder::new(target, names, &identity.stem, input_bytes)))
+            }
+            Protocol::Responses => Some(Self::Relay(Box::new(Relay::new(identity, streaming)))),
+            Protocol::Messages | Protocol::Gemini => None,
+        }
+    }
+}
+
+/// Reads one answer in the protocol it is in, frame by frame.
+#[derive(Debug)]
+pub enum StreamDecoder {
+    /// Chat Completions.
+    Chat(chat::StreamDecoder),
+}
+
+impl StreamDecoder {
+    /// Takes the next frame and appends what it says to `out`. After an error, call [`Self::finish`].
+    pub fn feed(&mut self, frame: &sse::Frame<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        match self {
+            Self::Chat(decoder) => decoder.feed(frame, out),
+        }
+    }
+
+    /// Takes a body that came whole although a stream was asked for. Then call [`Self::finish`].
+    pub fn feed_whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
+        match self {
+            Self::Chat(decoder) => decoder.feed_whole(body, out),
+        }
+    }
+
+    /// True once the host has said how the answer ended; only its usage may follow.
+    pub fn end_announced(&self) -> bool {
+        match self {
+            Self::Chat(decoder) => decoder.end_announced(),
+        }
+    }
+
+    /// True once nothing of worth follows.
+    pub fn done(&self) -> bool {
+        match self {
+            Self::Chat(decoder) => decoder.done(),
+        }
+    }
+
+    /// How many frames and the like were not understood and skipped.
+    pub fn skipped(&self) -> u64 {
+        match self {
+            Self::Chat(decoder) => decoder.skipped(),
+        }
+    }
+
+    /// The end of input. `cut`: why it ended early, if it did. Appends the missing closes, usage, and the one `End`.
+    pub fn finish(self, cut: Option<Failure>, out: &mut Vec<Event>) {
+        match self {
+            Self::Chat(decoder) => decoder.finish(cut, out),
+        }
+    }
 }

@@ -39,6 +39,11 @@ pub enum OpenError {
     Damaged,
 }
 
+/// Whether a blob was sealed by this program, under whatever key.
+pub fn is_ours(blob: &[u8]) -> bool {
+    blob.starts_with(PREFIX.as_bytes())
+}
+
 #[derive(Serialize, Deserialize)]
 struct Plain<'a> {
     #[serde(borrow)]

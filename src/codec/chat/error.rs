@@ -25,14 +25,14 @@ pub fn decode_error(status: u16, retry_after: Option<&str>, body: &[u8], now: Sy
 }
 
 /// The failure behind an error object, or whatever else came where an answer was due, if the HTTP status was a success.
-pub(super) fn failure_in_stream(text: &str) -> Failure {
+pub(in crate::codec) fn failure_in_stream(text: &str) -> Failure {
     let said = Said::of(text);
     let status = said.code.parse().ok().filter(|code| (400..600).contains(code)).unwrap_or(0);
     failure_of(status, None, said, None)
 }
 
 /// Whether a body is a web page.
-pub(super) fn is_html(text: &str) -> bool {
+pub(in crate::codec) fn is_html(text: &str) -> bool {
     let head: String = text.trim_start().chars().take(64).collect::<String>().to_ascii_lowercase();
     ["<!doctype html", "<html", "<head", "<body", "<!--", "<?xml"].iter().any(|opening| head.starts_with(opening))
 }
@@ -240,6 +240,9 @@ fn classify(status: u16, words: &str, said: &Said, wait_known: bool) -> FailureK
         "arrearage",
         "billing_hard_limit",
         "requires more credits",
+        "organization_spend_limit_exceeded",
+        "credit_balance_exhausted",
+        "usage_not_included",
         "余额不足",
     ];
     // Google says "exceeded your current quota" of limits per minute too, but then with the wait.
@@ -280,8 +283,14 @@ fn classify(status: u16, words: &str, said: &Said, wait_known: bool) -> FailureK
         // A page where an answer of the API was due: the address is wrong, or a login or filter stands before it.
         _ if said.html => FailureKind::Operator,
         400..500 => FailureKind::Caller,
-        _ if has(&["rate limit", "rate_limit", "too many requests", "resource_exhausted"]) => FailureKind::RateLimit,
+        _ if has(&["rate limit", "rate_limit", "too many requests", "resource_exhausted", "slow_down"]) => {
+            FailureKind::RateLimit
+        }
         _ if has(&["timeout", "timed out"]) => FailureKind::Timeout,
+        // `error.code` of the Responses API: what the request itself is refused for.
+        _ if has(&["invalid_prompt", "cyber_policy", "bio_policy", "invalid_image", "invalid_encrypted_content"]) => {
+            FailureKind::Caller
+        }
         _ if has(&["invalid_request", "invalid_argument", "bad_request"]) => FailureKind::Caller,
         _ => FailureKind::Upstream,
     }

@@ -1,7 +1,7 @@
 //! The Responses API as we answer it: the face towards the client. PURE.
 //!
 //! [`request::decode_request`] reads what a client sends, [`stream::StreamEncoder`] writes what it gets. The other
-//! direction (Responses spoken to a provider) is a relay and lives elsewhere.
+//! direction (Responses spoken to a provider) is [`super::relay`].
 
 pub mod error;
 pub mod request;

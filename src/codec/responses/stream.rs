@@ -650,7 +650,7 @@ fn write_summary_part(out: &mut Vec<u8>, text: &str) {
     out.push(b'}');
 }
 
-fn write_usage(out: &mut Vec<u8>, usage: &Usage) {
+pub(in crate::codec) fn write_usage(out: &mut Vec<u8>, usage: &Usage) {
     out.push(b'{');
     write_member(out, "input_tokens", &usage.input);
     out.extend_from_slice(b",\"input_tokens_details\":{");
@@ -679,7 +679,7 @@ fn write_place(out: &mut Vec<u8>, id: &str, index: u32, within: Option<(&str, us
 }
 
 /// `event: NAME`, and the data line up to where the members go on.
-fn begin_event(out: &mut Vec<u8>, name: &str, sequence: u64) {
+pub(in crate::codec) fn begin_event(out: &mut Vec<u8>, name: &str, sequence: u64) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\ndata: {\"type\":\"");
@@ -689,19 +689,19 @@ fn begin_event(out: &mut Vec<u8>, name: &str, sequence: u64) {
     out.push(b',');
 }
 
-fn write_next<T: Serialize + ?Sized>(out: &mut Vec<u8>, key: &str, value: &T) {
+pub(in crate::codec) fn write_next<T: Serialize + ?Sized>(out: &mut Vec<u8>, key: &str, value: &T) {
     out.push(b',');
     write_member(out, key, value);
 }
 
-fn write_member<T: Serialize + ?Sized>(out: &mut Vec<u8>, key: &str, value: &T) {
+pub(in crate::codec) fn write_member<T: Serialize + ?Sized>(out: &mut Vec<u8>, key: &str, value: &T) {
     out.push(b'"');
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(b"\":");
     write_json(out, value);
 }
 
-fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+pub(in crate::codec) fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     // Strings and numbers into memory: there is nothing to fail.
     if serde_json::to_writer(&mut *out, value).is_err() {
         out.extend_from_slice(b"null");
@@ -709,7 +709,7 @@ fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 }
 
 /// JSON as it came, but for its line breaks: they would end an event's line. Inside strings JSON has none.
-fn one_line(raw: &RawValue) -> Cow<'_, str> {
+pub(in crate::codec) fn one_line(raw: &RawValue) -> Cow<'_, str> {
     let breaks = |c| matches!(c, '\n' | '\r');
     if raw.get().contains(breaks) { raw.get().replace(breaks, "").into() } else { raw.get().into() }
 }

@@ -1,0 +1,766 @@
+//! An answer of a host that speaks Responses → the same answer, with an end that the client understands.
+//!
+//! ```text
+//! bytes ─► whole frames ─┬─► as they came, in order, of any type; comments too
+//!                        └─► the end: response.completed, .incomplete ─► as it came, its usage completed if need be
+//!                                     response.failed, error          ─► response.failed by the failure table
+//! end of input before the end ────────────────────────────────────────► response.failed
+//! ```
+//! A frame is passed on when its blank line has come, so something of ours can stand between any two. Of a frame that
+//! passes only the type is looked at, at the place where hosts put it. What is said here about frames is that of
+//! [`sse`](crate::codec::sse); the bytes pass, so nothing is put together.
+//!
+//! The answer keeps the identity that the host gave it, and its sequence numbers: what is said in its place goes on from
+//! the last number; a keep-alive repeats the last number, so that the host's next one follows.
+
+use std::{borrow::Cow, mem, ops::Range};
+
+use memchr::{memchr, memchr2, memmem};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+
+use super::{blob::BlobId, edits::Edits};
+use crate::{
+    codec::{
+        DecodeError,
+        chat::error::{failure_in_stream, is_html},
+        responses::stream::{
+            Ended, Identity, begin_event, one_line, write_json, write_member, write_next, write_usage,
+        },
+        sse::FRAME_BYTES_MAX,
+    },
+    model::{
+        event::IncompleteReason,
+        failure::{Failure, FailureKind},
+        usage::Usage,
+    },
+};
+
+/// An answer that has said so much before its first item, in bytes, has begun all the same: what is held back for another
+/// try must not grow without end. The largest opening repeats the client's instructions and tools, some 100 KiB.
+pub const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Passes one answer on.
+#[derive(Debug)]
+pub struct Relay {
+    voice: Voice,
+    /// The host has said its id of the answer.
+    named: bool,
+    streaming: bool,
+    /// Something came that the client can show or act on.
+    begun: bool,
+    /// Bytes that passed before.
+    held: usize,
+    /// The frame that is not yet complete.
+    partial: Vec<u8>,
+    /// Where its last line begins.
+    line: usize,
+    /// What its lines were so far.
+    marks: Marks,
+    /// A CR ended the last line, so a following LF belongs to it.
+    after_cr: bool,
+    frames: u64,
+    blobs: Vec<BlobId>,
+    usage: Option<Usage>,
+    ended: Option<Ended>,
+    /// The answer as one object, for a client that does not stream.
+    whole: Vec<u8>,
+}
+
+/// Where in a frame its lines stand.
+#[derive(Debug, Default)]
+struct Marks {
+    /// The value of the last `event` line.
+    event: Option<Range<usize>>,
+    /// The value of the first `data` line.
+    data: Option<Range<usize>>,
+    /// Of `data`.
+    lines: u32,
+}
+
+impl Marks {
+    /// Takes a line that begins at `at` within the frame.
+    fn take(&mut self, line: &[u8], at: usize) {
+        let line_start = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        let value = |field: &[u8]| {
+            let value = line_start.strip_prefix(field)?;
+            let value = value.strip_prefix(b" ").unwrap_or(value);
+            let end = at + line.len();
+            Some(end - value.len()..end)
+        };
+        if let Some(data) = value(b"data:") {
+            self.lines += 1;
+            self.data.get_or_insert(data);
+        } else if let Some(event) = value(b"event:") {
+            self.event = Some(event);
+        }
+    }
+}
+
+/// How a frame ends the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Terminal {
+    Completed,
+    Incomplete,
+    Failed,
+    /// `error`, with or without a type.
+    Error,
+}
+
+/// What a frame is to us.
+enum Kind {
+    /// It ends the answer.
+    End(Terminal),
+    /// It tells the answer's identity, before the first item.
+    Opening,
+    /// A whole item.
+    ItemDone,
+    /// Another part of the answer.
+    Part,
+    /// Nothing of the answer: a type we do not know, no JSON.
+    Other,
+}
+
+impl Relay {
+    /// For one answer. `identity` is ours: what the answer is called until the host has named it. `streaming` false:
+    /// nothing passes but the one object, see [`Self::take_whole`].
+    pub fn new(identity: &Identity, streaming: bool) -> Self {
+        let voice = Voice {
+            id: format!("resp_{}", identity.stem),
+            created_at: identity.created_at,
+            model: identity.model.clone(),
+            next: 0,
+        };
+        Self {
+            voice,
+            named: false,
+            streaming,
+            begun: false,
+            held: 0,
+            partial: Vec::new(),
+            line: 0,
+            marks: Marks::default(),
+            after_cr: false,
+            frames: 0,
+            blobs: Vec::new(),
+            usage: None,
+            ended: None,
+            whole: Vec::new(),
+        }
+    }
+
+    /// True once something came that the client can show or act on.
+    pub fn begun(&self) -> bool {
+        self.begun
+    }
+
+    /// How the answer ended, once it did.
+    pub fn ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
+    }
+
+    /// Token counts, if the end had any.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// How many frames with data have come.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Who the answer is, and its next number.
+    pub fn voice(&self) -> &Voice {
+        &self.voice
+    }
+
+    /// The names of what was opaque in the frames since the last call.
+    pub fn take_blobs(&mut self) -> Vec<BlobId> {
+        mem::take(&mut self.blobs)
+    }
+
+    /// The final object, for a client that does not stream. Call it after the end.
+    pub fn take_whole(&mut self) -> Vec<u8> {
+        mem::take(&mut self.whole)
+    }
+
+    /// Takes the next bytes and appends the frames that are whole to `out`. After an error, call [`Self::fail`]. Bytes
+    /// after the end are ignored.
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        if self.ended.is_some() {
+            return Ok(());
+        }
+        if self.partial.is_empty() {
+            let done = self.scan(bytes, 0, out)?;
+            self.partial.extend_from_slice(&bytes[done..]);
+        } else {
+            let from = self.partial.len();
+            let mut all = mem::take(&mut self.partial);
+            all.extend_from_slice(bytes);
+            let done = self.scan(&all, from, out)?;
+            all.drain(..done);
+            self.partial = all;
+        }
+        if self.partial.len() > FRAME_BYTES_MAX {
+            return Err(DecodeError::TooLarge { what: "an event of the stream", bytes_max: FRAME_BYTES_MAX });
+        }
+        Ok(())
+    }
+
+    /// Looks for line ends from `from` on, passes the frames that are whole, and gives where the rest begins.
+    fn scan(&mut self, bytes: &[u8], from: usize, out: &mut Vec<u8>) -> Result<usize, DecodeError> {
+        let (mut frame, mut line, mut at) = (0, self.line, from);
+        if self.after_cr && from < bytes.len() {
+            self.after_cr = false;
+            if bytes[from] == b'\n' {
+                at += 1;
+                line = at;
+                // It ended a blank line, and with it the frame before.
+                frame = if from == 0 { at } else { frame };
+            }
+        }
+        while let Some(length) = memchr2(b'\n', b'\r', &bytes[at..]) {
+            let end = at + length;
+            at = end + 1;
+            if bytes[end] == b'\r' {
+                match bytes.get(at) {
+                    Some(b'\n') => at += 1,
+                    Some(_) => {}
+                    None => self.after_cr = true,
+                }
+            }
+            if end > line {
+                self.marks.take(&bytes[line..end], line - frame);
+            } else {
+                let marks = mem::take(&mut self.marks);
+                if let Some(terminal) = self.look(&bytes[frame..at], &marks) {
+                    self.pass(&bytes[..frame], out);
+                    self.end(terminal, &bytes[frame..at], &marks, out)?;
+                    return Ok(bytes.len());
+                }
+                frame = at;
+            }
+            line = at;
+        }
+        self.pass(&bytes[..frame], out);
+        self.line = line - frame;
+        Ok(frame)
+    }
+
+    fn pass(&mut self, frames: &[u8], out: &mut Vec<u8>) {
+        if !frames.is_empty() {
+            self.voice.count(frames);
+            if !self.begun {
+                self.held += frames.len();
+                self.begun = self.held > HELD_BYTES_MAX;
+            }
+            if self.streaming {
+                out.extend_from_slice(frames);
+            }
+        }
+    }
+
+    /// Looks at a frame; `Some` if it is the end.
+    fn look(&mut self, frame: &[u8], marks: &Marks) -> Option<Terminal> {
+        let data = &frame[marks.data.clone()?];
+        self.frames += 1;
+        match kind(frame, data, marks) {
+            Kind::End(terminal) => return Some(terminal),
+            Kind::Opening if !self.named => self.named = self.voice.name(&joined(frame, marks)),
+            Kind::Opening | Kind::Other => {}
+            Kind::ItemDone => {
+                self.begun = true;
+                if memmem::find(data, b"encrypted_content").is_some() {
+                    BlobId::all_in(data, &mut self.blobs);
+                }
+            }
+            Kind::Part => self.begun = true,
+        }
+        None
+    }
+
+    /// The end of the input, if it came in order: what has no blank line yet is taken as whole, if it is.
+    pub fn end_of_input(&mut self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let rest = mem::take(&mut self.partial);
+        if self.ended.is_some() || rest.is_empty() {
+            return Ok(());
+        }
+        if rest.len() > self.line {
+            self.marks.take(&rest[self.line..], self.line);
+        }
+        let whole = serde_json::from_str::<IgnoredAny>(&joined(&rest, &self.marks)).is_ok();
+        if self.marks.data.is_none() || !whole {
+            return Ok(());
+        }
+        let marks = mem::take(&mut self.marks);
+        let ends: &[u8] = if rest.len() > self.line { b"\n\n" } else { b"\n" };
+        let all = [rest.as_slice(), ends].concat();
+        match self.look(&all, &marks) {
+            Some(terminal) => self.end(terminal, &all, &marks, out),
+            None => {
+                self.pass(&all, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a body that came whole: a response object, an error object, a web page.
+    pub fn feed_whole(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let text = std::str::from_utf8(body).map_err(|_| malformed("the answer is not UTF-8"))?;
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if is_html(text) || !text.starts_with('{') {
+            return Err(DecodeError::Upstream(failure_in_stream(text)));
+        }
+        let response: Response<'_> = serde_json::from_str(text).map_err(|_| malformed("the answer is not JSON"))?;
+        let status = response.status.and_then(string);
+        let is_response = response.output.is_some() || response.object.and_then(string).as_deref() == Some("response");
+        if !is_response || matches!(status.as_deref(), Some("failed" | "cancelled")) {
+            let error = response.error.map_or(text, RawValue::get);
+            return Err(DecodeError::Upstream(failure_in_stream(error)));
+        }
+        BlobId::all_in(text.as_bytes(), &mut self.blobs);
+        self.voice.take_name(&response);
+        let mut edits = Edits::new(text);
+        let ended = self.complete(text, &response, status.as_deref() == Some("incomplete"), &mut edits);
+        let object = edits.apply();
+        if self.streaming {
+            self.tell_whole(&response, &object, &ended, out);
+        } else {
+            self.whole = object.into_owned().into_bytes();
+        }
+        self.ended = Some(ended);
+        Ok(())
+    }
+
+    /// Why an answer failed whose input is over and whose end was not told.
+    pub fn cut_off(&self) -> Failure {
+        let message = if self.begun { "The provider's answer was cut off." } else { "The provider sent no answer." };
+        Failure::new(FailureKind::Upstream, message)
+    }
+
+    /// Ends an answer that has not ended.
+    pub fn fail(&mut self, failure: Failure, out: &mut Vec<u8>) {
+        if self.ended.is_some() {
+            return;
+        }
+        if self.streaming {
+            self.voice.failed(&failure, out);
+            self.voice.next += 1;
+        }
+        self.ended = Some(Ended::Failed(failure));
+    }
+
+    fn end(&mut self, terminal: Terminal, frame: &[u8], marks: &Marks, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let data = joined(frame, marks);
+        let event: Event<'_> =
+            serde_json::from_str(&data).map_err(|_| malformed("the last event is not what it should be"))?;
+        if let Some(number) = number(event.sequence_number) {
+            self.voice.next = number;
+        }
+        let response: Option<Response<'_>> = event.response.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        if let Some(response) = &response {
+            self.voice.take_name(response);
+            self.usage = response.usage.and_then(|raw| Counts::read(raw.get())).map(|counts| counts.usage);
+        }
+        let (raw, response) = match (terminal, event.response, response) {
+            (Terminal::Completed | Terminal::Incomplete, Some(raw), Some(response)) => (raw, response),
+            (Terminal::Completed | Terminal::Incomplete, _, _) => {
+                return Err(malformed("the last event has no response"));
+            }
+            (Terminal::Failed | Terminal::Error, _, response) => {
+                let error = response.and_then(|response| response.error).or(event.error);
+                let failure = error.map_or_else(|| failure_in_stream(&data), |error| failure_in_stream(error.get()));
+                return Err(DecodeError::Upstream(failure));
+            }
+        };
+        let incomplete = terminal == Terminal::Incomplete;
+        let ended = if self.streaming {
+            let kind = if incomplete { "response.incomplete" } else { "response.completed" };
+            let mut edits = Edits::new(&data);
+            if event.r#type.is_none() {
+                edits.insert(&data, &format!("\"type\":\"{kind}\""));
+            }
+            let ended = self.complete(raw.get(), &response, incomplete, &mut edits);
+            match edits.apply() {
+                Cow::Borrowed(_) => {
+                    out.extend_from_slice(frame);
+                    // Nothing follows that would show whether the CR was all of the line's end.
+                    out.extend(frame.ends_with(b"\r").then_some(b'\n'));
+                }
+                Cow::Owned(data) => {
+                    out.extend_from_slice(format!("event: {kind}\ndata: ").as_bytes());
+                    out.extend(data.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
+                    out.extend_from_slice(b"\n\n");
+                }
+            }
+            ended
+        } else {
+            let mut edits = Edits::new(raw.get());
+            let ended = self.complete(raw.get(), &response, incomplete, &mut edits);
+            self.whole = edits.apply().into_owned().into_bytes();
+            BlobId::all_in(&self.whole, &mut self.blobs);
+            ended
+        };
+        self.voice.next += 1;
+        self.begun = true;
+        self.ended = Some(ended);
+        Ok(())
+    }
+
+    /// Puts into a response object all that the client's parser insists on, and says how it ended. Observed of Codex: `id`
+    /// must be there; usage must be absent or complete, or the whole turn is asked for again, five times.
+    fn complete(&mut self, object: &str, response: &Response<'_>, incomplete: bool, edits: &mut Edits<'_>) -> Ended {
+        let counts = response.usage.and_then(|raw| Counts::read(raw.get()));
+        self.usage = counts.as_ref().map(|counts| counts.usage);
+        if let Some(raw) = response.usage
+            && counts.is_none_or(|counts| !counts.complete)
+        {
+            edits.replace(raw, self.usage.map_or("null".to_owned(), |usage| written(|out| write_usage(out, &usage))));
+        }
+        match response.id {
+            Some(id) if string(id).is_some() => {}
+            Some(id) => edits.replace(id, written(|out| write_json(out, self.voice.id.as_str()))),
+            None => edits.insert(object, &written(|out| write_member(out, "id", self.voice.id.as_str()))),
+        }
+        if incomplete {
+            let reason = response.incomplete_details.and_then(|raw| {
+                let details: Details<'_> = serde_json::from_str(raw.get()).ok()?;
+                details.reason.and_then(string).map(Cow::into_owned)
+            });
+            Ended::Incomplete(match reason.as_deref() {
+                Some("max_output_tokens" | "max_tokens" | "length") => IncompleteReason::MaxOutputTokens,
+                Some(_) | None => IncompleteReason::ContentFilter,
+            })
+        } else {
+            Ended::Completed
+        }
+    }
+
+    /// A stream for what came in one piece.
+    fn tell_whole(&mut self, response: &Response<'_>, object: &str, ended: &Ended, out: &mut Vec<u8>) {
+        self.voice.created(out);
+        let items: Vec<&RawValue> =
+            response.output.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+        for (index, item) in items.into_iter().enumerate() {
+            begin_event(out, "response.output_item.done", self.voice.next);
+            self.voice.next += 1;
+            write_member(out, "output_index", &index);
+            out.extend_from_slice(b",\"item\":");
+            out.extend_from_slice(one_line(item).as_bytes());
+            out.extend_from_slice(b"}\n\n");
+        }
+        let name = if *ended == Ended::Completed { "response.completed" } else { "response.incomplete" };
+        begin_event(out, name, self.voice.next);
+        self.voice.next += 1;
+        out.extend_from_slice(b"\"response\":");
+        out.extend(object.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
+        out.extend_from_slice(b"}\n\n");
+        self.begun = true;
+    }
+}
+
+/// Who an answer is: what it takes to speak in its name.
+#[derive(Debug, Clone)]
+pub struct Voice {
+    id: String,
+    created_at: u64,
+    model: String,
+    /// Sequence number of the next event.
+    next: u64,
+}
+
+impl Voice {
+    /// Sequence number of the next event.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The same answer, so much further on.
+    pub fn at(&self, next: u64) -> Self {
+        Self { next, ..self.clone() }
+    }
+
+    /// Takes the number of the next event over from the same answer.
+    pub fn follow(&mut self, other: &Self) {
+        self.next = other.next;
+    }
+
+    /// Writes an event that changes nothing, to show that the answer is alive; see
+    /// [`StreamEncoder::keepalive`](crate::codec::responses::stream::StreamEncoder::keepalive).
+    pub fn keepalive(&self, out: &mut Vec<u8>) {
+        self.event(out, "response.in_progress", self.next.saturating_sub(1), "in_progress", None);
+    }
+
+    /// Writes the end of an answer that failed.
+    pub fn failed(&self, failure: &Failure, out: &mut Vec<u8>) {
+        self.event(out, "response.failed", self.next, "failed", Some(failure));
+    }
+
+    fn created(&mut self, out: &mut Vec<u8>) {
+        self.event(out, "response.created", self.next, "in_progress", None);
+        self.next += 1;
+    }
+
+    fn event(&self, out: &mut Vec<u8>, name: &str, number: u64, status: &str, failure: Option<&Failure>) {
+        begin_event(out, name, number);
+        out.extend_from_slice(b"\"response\":{");
+        write_member(out, "id", self.id.as_str());
+        out.extend_from_slice(b",\"object\":\"response\"");
+        write_next(out, "created_at", &self.created_at);
+        write_next(out, "status", status);
+        out.extend_from_slice(b",\"error\":");
+        match failure {
+            Some(failure) => {
+                out.push(b'{');
+                write_member(out, "code", failure.row().code_in_stream);
+                write_next(out, "message", failure.message_in_stream().as_str());
+                out.push(b'}');
+            }
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"incomplete_details\":null");
+        write_next(out, "model", self.model.as_str());
+        // What the official openai package wants in every response.
+        out.extend_from_slice(
+            b",\"instructions\":null,\"parallel_tool_calls\":true,\"tool_choice\":\"auto\",\"tools\":[],\"temperature\":1.0,\
+              \"top_p\":1.0,\"metadata\":{},\"output\":[],\"usage\":null}}\n\n",
+        );
+    }
+
+    /// Takes the answer's identity out of a frame; false if it tells none.
+    fn name(&mut self, data: &str) -> bool {
+        let event: Option<Event<'_>> = serde_json::from_str(data).ok();
+        let response = event.and_then(|event| event.response);
+        response.and_then(|raw| serde_json::from_str(raw.get()).ok()).is_some_and(|response| self.take_name(&response))
+    }
+
+    fn take_name(&mut self, response: &Response<'_>) -> bool {
+        let Some(id) = response.id.and_then(string) else { return false };
+        self.id = id.into_owned();
+        if let Some(at) = response.created_at.and_then(|raw| raw.get().parse::<f64>().ok()).filter(|at| *at >= 0.0) {
+            self.created_at = at as u64;
+        }
+        if let Some(model) = response.model.and_then(string) {
+            self.model = model.into_owned();
+        }
+        true
+    }
+
+    /// Takes over the last sequence number in what has passed. Without any, frames are not numbered, and ours neither.
+    fn count(&mut self, frames: &[u8]) {
+        const KEY: &[u8] = b"\"sequence_number\"";
+        // Most often this finds it in the last frame at once. Within a string the quotes would be escaped.
+        let mut before = frames;
+        while let Some(at) = memmem::rfind(before, KEY) {
+            let value = before[at + KEY.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+            let digits = value.map_or(&[][..], |v| &v[..v.iter().take_while(|b| b.is_ascii_digit()).count()]);
+            if let Some(number) = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok()) {
+                self.next = number.saturating_add(1);
+                return;
+            }
+            before = &before[..at];
+        }
+    }
+}
+
+/// Any event, as far as it is read.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default)]
+    r#type: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    sequence_number: Option<&'a RawValue>,
+}
+
+/// A response object, as far as it is read.
+#[derive(Deserialize)]
+struct Response<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    created_at: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    incomplete_details: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    output: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Details<'a> {
+    #[serde(borrow, default)]
+    reason: Option<&'a RawValue>,
+}
+
+/// Token counts as a host gave them.
+struct Counts {
+    usage: Usage,
+    /// The client's parser takes them as they stand.
+    complete: bool,
+}
+
+impl Counts {
+    /// `None` if they say nothing.
+    fn read(json: &str) -> Option<Self> {
+        let wire: Wire<'_> = serde_json::from_str(json).ok()?;
+        let total = number(wire.total_tokens);
+        let (input, output) = (number(wire.input_tokens), number(wire.output_tokens));
+        // Details may be missing; if they are there, the client wants the one number.
+        let whole = |raw: Option<&RawValue>, of: fn(&DetailsWire<'_>) -> Option<u64>| {
+            raw.is_none_or(|raw| serde_json::from_str(raw.get()).is_ok_and(|details| of(&details).is_some()))
+        };
+        let complete = input.is_some()
+            && output.is_some()
+            && total.is_some()
+            && whole(wire.input_tokens_details, |details| number(details.cached_tokens))
+            && whole(wire.output_tokens_details, |details| number(details.reasoning_tokens));
+        fn read(raw: Option<&RawValue>) -> DetailsWire<'_> {
+            raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+        }
+        let (of_input, of_output) = (read(wire.input_tokens_details), read(wire.output_tokens_details));
+        let output = output.or(number(wire.completion_tokens));
+        let input = input.or(number(wire.prompt_tokens)).or_else(|| total?.checked_sub(output?))?;
+        let output = output.or_else(|| total?.checked_sub(input)).unwrap_or(0);
+        let usage = Usage {
+            input,
+            cached: number(of_input.cached_tokens).unwrap_or(0),
+            cache_write: number(of_input.cache_write_tokens).unwrap_or(0),
+            output,
+            reasoning: number(of_output.reasoning_tokens).unwrap_or(0),
+            estimated: false,
+        };
+        Some(Self { usage, complete })
+    }
+}
+
+/// A number that somebody wrote as a fraction or a string is none to the client.
+fn number(raw: Option<&RawValue>) -> Option<u64> {
+    raw.and_then(|raw| raw.get().parse().ok())
+}
+
+/// `usage`, also under the names that Chat Completions has.
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow, default)]
+    input_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    prompt_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    output_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    completion_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    total_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input_tokens_details: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    output_tokens_details: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+struct DetailsWire<'a> {
+    #[serde(borrow, default)]
+    cached_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    cache_write_tokens: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning_tokens: Option<&'a RawValue>,
+}
+
+/// What a frame is, by the type in its data; hosts put it first, or name it in the `event` line as well.
+fn kind(frame: &[u8], data: &[u8], marks: &Marks) -> Kind {
+    if let Some(name) = leading_type(data) {
+        return kind_of(name);
+    }
+    if let Some(event) = &marks.event {
+        let name = &frame[event.clone()];
+        if name.starts_with(b"response.") || name == b"error" {
+            return kind_of(name);
+        }
+    }
+    if !data.starts_with(b"{") {
+        return Kind::Other;
+    }
+    let data = joined(frame, marks);
+    let Ok(event) = serde_json::from_str::<Event<'_>>(&data) else { return Kind::Other };
+    match event.r#type.and_then(string) {
+        Some(name) => kind_of(name.as_bytes()),
+        // An error object as Chat Completions has it.
+        None if event.error.is_some() => Kind::End(Terminal::Error),
+        None => Kind::Other,
+    }
+}
+
+fn kind_of(name: &[u8]) -> Kind {
+    match name {
+        b"response.completed" => Kind::End(Terminal::Completed),
+        b"response.incomplete" => Kind::End(Terminal::Incomplete),
+        b"response.failed" => Kind::End(Terminal::Failed),
+        b"error" => Kind::End(Terminal::Error),
+        b"response.created" | b"response.queued" | b"response.in_progress" => Kind::Opening,
+        b"response.output_item.done" => Kind::ItemDone,
+        name if name.starts_with(b"response.") => Kind::Part,
+        _ => Kind::Other,
+    }
+}
+
+/// The value of `type`, if it is the first member and has no escapes.
+fn leading_type(data: &[u8]) -> Option<&[u8]> {
+    let rest = data.strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"type\"")?.trim_ascii_start();
+    let rest = rest.strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
+    let name = &rest[..memchr(b'"', rest)?];
+    (!name.contains(&b'\\')).then_some(name)
+}
+
+/// The data of a frame; its lines joined with LF if there are several.
+fn joined<'f>(frame: &'f [u8], marks: &Marks) -> Cow<'f, str> {
+    match &marks.data {
+        Some(data) if marks.lines == 1 => String::from_utf8_lossy(&frame[data.clone()]),
+        Some(_) => {
+            let mut all = Vec::new();
+            for line in frame.split(|byte| matches!(byte, b'\n' | b'\r')) {
+                if let Some(value) = line.strip_prefix(b"data:") {
+                    if !all.is_empty() {
+                        all.push(b'\n');
+                    }
+                    all.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
+                }
+            }
+            Cow::Owned(String::from_utf8_lossy(&all).into_owned())
+        }
+        None => Cow::Borrowed(""),
+    }
+}
+
+/// The text of a JSON string; `None` for the rest.
+fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(raw.get()).ok().map(Cow::Owned)
+}
+
+/// What `write` writes: JSON, and so text.
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    write(&mut out);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn malformed(what: &str) -> DecodeError {
+    DecodeError::Malformed { what: what.to_owned() }
+}
