@@ -77,7 +77,12 @@ def check_events(body):
             if not wrong:
                 continue
             raise AssertionError(f"{event['type']}: {sorted(wrong)[:12]}") from None
-    numbers = [event["sequence_number"] for event in events]
+    # A keep-alive in a relayed answer repeats the number before it, since the host's own go on.
+    numbers = [
+        event["sequence_number"] for at, event in enumerate(events)
+        if not at or event["type"] != "response.in_progress"
+        or event["sequence_number"] != events[at - 1]["sequence_number"]
+    ]
     assert numbers == list(range(len(numbers))), f"sequence numbers {numbers}"
     ends = [at for at, event in enumerate(events) if event["type"] in TERMINAL]
     assert ends == [len(events) - 1], f"one terminal event, at the end: {ends} of {len(events)}"

@@ -25,6 +25,7 @@ use codex_proxy::{
     },
     proxy::{
         capped, ledger,
+        origins::Origins,
         quarantine::{Exit, Quarantine},
         reload::{Reloader, prompt},
         serve,
@@ -225,6 +226,13 @@ async fn proxy(
         .or_else(|error| in_memory(secretfile::OPAQUE_KEY, &error, &mut troubles))?;
     say_what_is_lacking(&settings, managed);
     let mut service = Service::new(settings, token, Sealer::new(key.bytes()), &prompt(&paths.state));
+    match Origins::open(&paths.state) {
+        Ok(origins) => service = service.with_origins(origins),
+        Err(error) => {
+            warn!(codex_error = %error, "cannot note on disk whose thoughts are whose, keeping it in memory");
+            troubles.push(format!("whose thoughts are whose cannot be kept on disk: {error}"));
+        }
+    }
     if let Some((quarantine, trouble)) = quarantine {
         troubles.extend(trouble);
         service = service.with_quarantine(quarantine);

@@ -21,10 +21,10 @@ use super::{
 use crate::codec::chat::dialect::{DIALECTS, Dialect};
 
 /// Protocols that can be configured.
-const PROTOCOLS: &[Protocol] = &[Protocol::Chat];
+const PROTOCOLS: &[Protocol] = &[Protocol::Chat, Protocol::Responses];
 
 /// Protocols that are designed but have no codec yet.
-const PROTOCOLS_NOT_BUILT: &[&str] = &["responses", "messages", "gemini", "code-assist", "command-code", "codebuff"];
+const PROTOCOLS_NOT_BUILT: &[&str] = &["messages", "gemini", "code-assist", "command-code", "codebuff"];
 
 /// Headers the proxy sets itself, or that belong to one hop (RFC 9110 §7.6.1).
 const HEADERS_REFUSED: &[&str] = &[
@@ -406,6 +406,19 @@ mod tests {
         assert_eq!(provider("base_url = 'http://box:9'\ndialect = 'vllm'").base_url.as_str(), "http://box:9/v1");
         assert_eq!(provider("base_url = 'http://box:9'").base_url.as_str(), "http://box:9/");
         assert_eq!(provider("base_url = 'http://localhost:9'\npreset = 'ollama'").base_url.path(), "/v1");
+    }
+
+    #[test]
+    fn protocols_have_their_own_addresses() {
+        let url = |text: &str| provider(text).request_url("m").to_string();
+        for written in
+            ["http://box:9", "http://box:9/v1/", "http://box:9/v1/responses", "http://box:9/v1/chat/completions"]
+        {
+            assert_eq!(url(&format!("protocol = 'responses'\nbase_url = '{written}'")), "http://box:9/v1/responses");
+        }
+        let over = provider("preset = 'deepseek'\nkey = { env = 'K' }\nprotocol = 'responses'");
+        assert_eq!(over.request_url("m").as_str(), "https://api.deepseek.com/responses");
+        assert_eq!(over.dialect.name, "generic");
     }
 
     #[test]

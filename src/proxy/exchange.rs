@@ -29,16 +29,15 @@ use super::{
     retry::{self, Next, Progress},
     route::{self, Choice, Hop},
     service::{Live, Service},
-    source::{Secrets, Source, named},
+    source::{Begun, Secrets, Source, named},
     story::Story,
 };
 use crate::{
     codec::{
-        chat, demo,
+        self, Asked, Protocol, Reader, demo, relay,
         responses::request::{InvalidRequest, decode_request},
     },
     model::{
-        event::{End, Event},
         failure::{Failure, FailureKind},
         request::{Item, Request as ModelRequest},
     },
@@ -72,7 +71,7 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
         Err(invalid) => return line.refuse(&invalid, &mut story),
     };
     let request = decoded.request;
-    story.asked(&request, &decoded.losses);
+    story.asked(&request, &[]);
     if let Some(invalid) = not_here(&request) {
         return line.refuse(&invalid, &mut story);
     }
@@ -80,6 +79,11 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
         Ok(choice) => choice,
         Err(error) => return line.fail(Failure::new(FailureKind::UnknownModel, error.to_string()), &mut story),
     };
+    // A host that speaks the client's protocol is given what the client said; nothing of that is lost.
+    let passes = |hop: &Hop| hop.target.protocol == Protocol::Responses;
+    if !matches!(&choice, Choice::Routes(hops) if hops.iter().all(passes)) {
+        story.lost(&decoded.losses);
+    }
     line.begin(&request, decoded.echo, service.sealer());
 
     let hops = match choice {
@@ -90,7 +94,8 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
         }
         Choice::Routes(hops) => hops,
     };
-    let mut source = match begin(&service, &live, &mut line, &hops, &request, &mut story).await {
+    let asked = Asked { request: &request, body: &whole.bytes };
+    let mut source = match begin(&service, &live, &mut line, &hops, asked, &mut story).await {
         Ok(source) => source,
         Err(failure) => return line.fail(failure, &mut story),
     };
@@ -100,7 +105,7 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     drop(whole);
 
     loop {
-        line.forward(source.events.drain(..), &mut story);
+        source.forward(&mut line, &mut story, &service);
         if line.ended() {
             break;
         }
@@ -110,7 +115,7 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
         }
     }
     line.finish(&mut story);
-    service.counters().skipped(source.skipped);
+    service.counters().skipped(source.skipped());
     source.drain().await;
 }
 
@@ -151,7 +156,7 @@ async fn begin(
     live: &Live,
     line: &mut Line,
     hops: &[Hop],
-    request: &ModelRequest<'_>,
+    asked: Asked<'_, '_>,
     story: &mut Story,
 ) -> Result<Source, Failure> {
     let mut rounds = 1;
@@ -164,7 +169,7 @@ async fn begin(
     loop {
         let hop = round[at];
         story.tries(hop);
-        let failure = match attempt(service, live, line, hop, request, story).await {
+        let failure = match attempt(service, live, line, hop, asked, story).await {
             Ok(source) => return Ok(source),
             Err(failure) => failure,
         };
@@ -215,50 +220,59 @@ async fn attempt(
     live: &Live,
     line: &mut Line,
     hop: &Hop,
-    request: &ModelRequest<'_>,
+    asked: Asked<'_, '_>,
     story: &mut Story,
 ) -> Result<Source, Failure> {
     let headers = line.during(live.provider_headers(hop)).await??;
     let secrets = Secrets::of(&headers);
-    let encoded = chat::encode_request(request, &hop.target).map_err(|error| {
-        Failure::new(FailureKind::Caller, format!("{} cannot be asked this: {error}.", hop.label()))
-    })?;
-    story.lost(&encoded.losses);
-    service.counters().attempt();
-    let body = Bytes::from(encoded.body);
-    let input_bytes = body.len() as u64;
-    let head_time_max = live.head_time_max(request.input.len(), !request.tools.is_empty()).mul_f64(hop.patience);
-    story.sent();
-    let sending = live.upstreams.send(&hop.url, headers, body, head_time_max);
-    let mut answer = line.during(sending).await?.map_err(|failure| named(failure, hop.label()))?;
-    story.answered(&answer.headers);
-    if answer.status.is_redirection() {
-        let to = answer.headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or("elsewhere");
-        let to: String = to.chars().take(200).collect();
-        let message = format!("The provider's address has moved to {to:?}; set base_url to where it is now.");
-        let failure = Failure::new(FailureKind::Operator, message).with_status(answer.status.as_u16());
-        return Err(named(secrets.hide(failure), hop.label()));
-    }
-    if !answer.status.is_success() {
+    let mut blobs_refused = false;
+    let (answer, names, input_bytes) = loop {
+        let known = |blob| service.origins().origin_of(blob);
+        let encoded = codec::encode_request(asked, &hop.target, known).map_err(|error| {
+            Failure::new(FailureKind::Caller, format!("{} cannot be asked this: {error}.", hop.label()))
+        })?;
+        story.lost(&encoded.losses);
+        service.counters().attempt();
+        let body = Bytes::from(encoded.body);
+        let input_bytes = body.len() as u64;
+        let (items, tools) = (asked.request.input.len(), !asked.request.tools.is_empty());
+        let head_time_max = live.head_time_max(items, tools).mul_f64(hop.patience);
+        story.sent();
+        let sending = live.upstreams.send(&hop.url, headers.clone(), body.clone(), head_time_max);
+        let mut answer = line.during(sending).await?.map_err(|failure| named(failure, hop.label()))?;
+        story.answered(&answer.headers);
+        if answer.status.is_redirection() {
+            let to = answer.headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or("elsewhere");
+            let to: String = to.chars().take(200).collect();
+            let message = format!("The provider's address has moved to {to:?}; set base_url to where it is now.");
+            let failure = Failure::new(FailureKind::Operator, message).with_status(answer.status.as_u16());
+            return Err(named(secrets.hide(failure), hop.label()));
+        }
+        if answer.status.is_success() {
+            break (answer, encoded.names, input_bytes);
+        }
         let status = answer.status.as_u16();
         let retry_after = answer.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let body = line.during(answer.error_body()).await?;
-        let failure = chat::decode_error(status, retry_after.as_deref(), &body, SystemTime::now());
+        let error = line.during(answer.error_body()).await?;
+        if !blobs_refused && hop.target.protocol == Protocol::Responses && relay::refuses_blobs(status, &error) {
+            // The host does not say which, and without them it answers.
+            blobs_refused = true;
+            service.origins().refuse(&relay::blobs_in(&body));
+            continue;
+        }
+        let failure =
+            codec::decode_error(hop.target.protocol, status, retry_after.as_deref(), &error, SystemTime::now());
         return Err(named(secrets.hide(failure), hop.label()));
-    }
-    let decoder = chat::StreamDecoder::new(&hop.target, encoded.names, &line.identity.stem, input_bytes);
-    let mut source = Source::new(answer, decoder, hop.idle, hop.label(), secrets);
-    let mut looked_at = 0;
+    };
+    let reader = Reader::new(&hop.target, names, &line.identity, line.streaming, input_bytes);
+    let reader = reader.ok_or_else(|| Failure::new(FailureKind::Bug, "Nobody can read the answer."))?;
+    let mut source = Source::new(answer, reader, &hop.target.origin, hop.idle, hop.label(), secrets);
     loop {
         source.read(line).await;
-        while let Some(event) = source.events.get(looked_at) {
-            looked_at += 1;
-            match event {
-                Event::ItemOpen { .. } if line.streaming => return Ok(source),
-                Event::End(End::Failed(failure)) => return Err(failure.clone()),
-                Event::End(_) => return Ok(source),
-                _ => {}
-            }
+        match source.begun(line.streaming) {
+            Begun::No => {}
+            Begun::Yes => return Ok(source),
+            Begun::Failed(failure) => return Err(failure),
         }
     }
 }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     codec::{
+        relay::{Relay, Voice},
         responses::{
             error::{encode_error, encode_failure},
             request::InvalidRequest,
@@ -35,6 +36,7 @@ use crate::{
         event::{End, Event},
         failure::{Failure, FailureKind},
         request::Request as ModelRequest,
+        usage::Usage,
     },
 };
 
@@ -44,6 +46,8 @@ pub(super) struct Line {
     pub(super) identity: Identity,
     request_id: String,
     encoder: Option<StreamEncoder>,
+    /// An answer that a host gives in its own words, in place of the encoder.
+    relayed: Option<Relayed>,
     pub(super) streaming: bool,
     head_hold: Duration,
     keepalive: Duration,
@@ -55,6 +59,17 @@ pub(super) struct Line {
     stopped: Option<Failure>,
     models_etag: HeaderValue,
     out: Vec<u8>,
+}
+
+/// What is known here of an answer that passes.
+struct Relayed {
+    voice: Voice,
+    /// So many frames were passed.
+    frames: u64,
+    ended: Option<Ended>,
+    usage: Option<Usage>,
+    /// The one object for a client that does not stream.
+    whole: Vec<u8>,
 }
 
 impl Line {
@@ -73,6 +88,7 @@ impl Line {
             identity,
             request_id,
             encoder: None,
+            relayed: None,
             streaming: false,
             head_hold: live.settings.proxy.head_hold,
             keepalive: live.settings.proxy.keepalive,
@@ -99,11 +115,19 @@ impl Line {
         let message = format!("A defect in codex-proxy ended this request; please report it with {}.", self.request_id);
         let failure = Failure::new(FailureKind::Bug, message);
         let identity = self.identity.clone();
+        let voice = self.relayed.as_ref().map(|relayed| relayed.voice.clone());
         self.reply.set_last_words(LastWords {
             status: status_of(&failure),
             headers: self.headers("application/json"),
             body: Bytes::from(encode_failure(&failure, &self.request_id)),
-            tail: Box::new(move |sequence| encode_failed(&identity, sequence, &failure)),
+            tail: Box::new(move |sequence| match voice {
+                Some(voice) => {
+                    let mut out = Vec::new();
+                    voice.at(sequence).failed(&failure, &mut out);
+                    out
+                }
+                None => encode_failed(&identity, sequence, &failure),
+            }),
         });
     }
 
@@ -139,7 +163,11 @@ impl Line {
     pub(super) fn pulse(&mut self) {
         let begun = self.reply.has_head();
         self.open_head();
-        if let Some(encoder) = &mut self.encoder {
+        if let Some(relayed) = &self.relayed {
+            if relayed.ended.is_none() {
+                relayed.voice.keepalive(&mut self.out);
+            }
+        } else if let Some(encoder) = &mut self.encoder {
             if begun {
                 encoder.keepalive(&mut self.out);
             } else {
@@ -170,6 +198,43 @@ impl Line {
         }
     }
 
+    /// Writes what a host says to the client in its own words.
+    pub(super) fn pass(&mut self, relay: &mut Relay, passed: &mut Vec<u8>, story: &mut Story) {
+        let first = self.relayed.is_none();
+        let relayed = self.relayed.get_or_insert_with(|| Relayed {
+            voice: relay.voice().clone(),
+            frames: 0,
+            ended: None,
+            usage: None,
+            whole: Vec::new(),
+        });
+        // Comments say nothing to the client, and the next keep-alive is due as it was.
+        let said = relay.frames() > relayed.frames || relay.ended().is_some();
+        relayed.frames = relay.frames();
+        relayed.voice.follow(relay.voice());
+        if let Some(ended) = relay.ended() {
+            relayed.ended = Some(ended.clone());
+            relayed.usage = relay.usage();
+            relayed.whole = relay.take_whole();
+        }
+        story.first_event();
+        if first {
+            self.encoder = None;
+            self.set_last_words();
+        }
+        if self.streaming && !passed.is_empty() {
+            self.open_head();
+            self.reply.write_events(passed, relay.voice().next());
+            passed.clear();
+            if said {
+                self.pulse.set(Instant::now() + self.keepalive);
+            }
+        }
+        if self.ended() {
+            self.reply.forget_last_words();
+        }
+    }
+
     pub(super) fn open_head(&mut self) {
         if !self.reply.has_head() {
             let mut headers = self.headers("text/event-stream");
@@ -184,7 +249,10 @@ impl Line {
             // Nothing was said, so the next keep-alive is due as it was.
             return;
         }
-        let sequence = self.encoder.as_ref().map_or(0, StreamEncoder::sequence);
+        let sequence = match &self.relayed {
+            Some(relayed) => relayed.voice.next(),
+            None => self.encoder.as_ref().map_or(0, StreamEncoder::sequence),
+        };
         self.reply.write_events(&self.out, sequence);
         self.out.clear();
         self.pulse.set(Instant::now() + self.keepalive);
@@ -205,17 +273,26 @@ impl Line {
     }
 
     pub(super) fn ended(&self) -> bool {
-        self.encoder.as_ref().is_some_and(|encoder| encoder.ended().is_some())
+        match &self.relayed {
+            Some(relayed) => relayed.ended.is_some(),
+            None => self.encoder.as_ref().is_some_and(|encoder| encoder.ended().is_some()),
+        }
     }
 
     /// The end was forwarded: what is left is the one object for a client that does not stream, and the record.
     pub(super) fn finish(&mut self, story: &mut Story) {
-        let Some(encoder) = self.encoder.take() else { return };
-        let outcome = match encoder.ended() {
+        let (ended, usage, whole) = match (self.relayed.take(), self.encoder.take()) {
+            (Some(Relayed { ended, usage, whole, .. }), _) => (ended, usage, whole),
+            (None, Some(encoder)) => {
+                let whole = |encoder: StreamEncoder| if self.streaming { Vec::new() } else { encoder.into_response() };
+                (encoder.ended().cloned(), encoder.usage(), whole(encoder))
+            }
+            (None, None) => return,
+        };
+        let outcome = match ended {
             Some(Ended::Completed) => Outcome::Completed,
             Some(Ended::Incomplete(_)) => Outcome::Incomplete,
             Some(Ended::Failed(failure)) => {
-                let failure = failure.clone();
                 if self.streaming {
                     return story.failed(&failure);
                 }
@@ -223,10 +300,9 @@ impl Line {
             }
             None => return self.fail(Failure::new(FailureKind::Bug, "The answer has no end."), story),
         };
-        let usage = encoder.usage();
         if !self.streaming {
             self.reply.head(StatusCode::OK, self.headers("application/json"));
-            self.reply.write(&encoder.into_response());
+            self.reply.write(&whole);
         }
         story.finished(outcome, usage.as_ref());
     }

@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod health;
 pub mod ledger;
 mod line;
+pub mod origins;
 pub mod overrides;
 pub mod quarantine;
 pub mod registry;

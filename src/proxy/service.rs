@@ -19,6 +19,7 @@ use super::{
     catalogue,
     health::Counters,
     ledger::Ledger,
+    origins::Origins,
     overrides::{OverrideError, Overrides},
     quarantine::Quarantine,
     registry::Registry,
@@ -71,6 +72,7 @@ pub struct Service {
     live: Mutex<Arc<Live>>,
     state: watch::Sender<State>,
     quarantine: Arc<Quarantine>,
+    origins: Origins,
     /// Empty while the token exists and cannot be read: then the state is [`State::ConfigError`].
     token: OnceLock<Secret32>,
     sealer: Sealer,
@@ -243,6 +245,7 @@ impl Service {
             live: Mutex::new(Arc::new(Live::new(settings, prompt))),
             state: watch::Sender::new(State::Ready),
             quarantine: Arc::new(Quarantine::without_files()),
+            origins: Origins::default(),
             token: token.map(OnceLock::from).unwrap_or_default(),
             sealer,
             counters: Counters::default(),
@@ -356,6 +359,16 @@ impl Service {
     /// The same, with a record of what is in flight.
     pub fn with_quarantine(self, quarantine: Quarantine) -> Self {
         Self { quarantine: Arc::new(quarantine), ..self }
+    }
+
+    /// The same, with a record of who gave what only they can read.
+    pub fn with_origins(self, origins: Origins) -> Self {
+        Self { origins, ..self }
+    }
+
+    /// Who gave what only they can read.
+    pub fn origins(&self) -> &Origins {
+        &self.origins
     }
 
     /// Who is suspected of killing the process.

@@ -1,4 +1,4 @@
-//! The upstream half of an exchange: bytes become frames become events.
+//! The upstream half of an exchange: bytes become frames become events, or pass.
 
 use std::{
     future::{Future, poll_fn},
@@ -11,22 +11,20 @@ use std::{
 use http::HeaderMap;
 use tokio::time::{Instant, timeout};
 
-use super::{line::Line, timer::LazyTimer, upstream::Answer};
+use super::{line::Line, service::Service, story::Story, timer::LazyTimer, upstream::Answer};
 use crate::{
-    codec::{DecodeError, chat, sse::Framer},
+    codec::{DecodeError, Reader, StreamDecoder, relay::Relay, responses::stream::Ended, sse::Framer},
     model::{
         event::{End, Event},
         failure::{Failure, FailureKind},
+        request::Origin,
     },
 };
 
-/// The upstream half: bytes become frames become events.
+/// The upstream half.
 pub(super) struct Source {
     answer: Option<Answer>,
-    framer: Framer,
-    decoder: Option<chat::StreamDecoder>,
-    /// What was decoded and not yet forwarded.
-    pub(super) events: Vec<Event>,
+    reading: Reading,
     /// Longest silence.
     idle: Duration,
     /// Runs out when it has lasted so long.
@@ -34,11 +32,41 @@ pub(super) struct Source {
     /// When the last frame came; comments are none.
     frame_at: Instant,
     form: Form,
-    pub(super) skipped: u64,
+    skipped: u64,
     /// It was ended from here: no word about the provider.
     cut_here: bool,
     label: String,
     secrets: Secrets,
+}
+
+/// What becomes of an answer's bytes.
+enum Reading {
+    Translate {
+        framer: Framer,
+        /// `None` after the end.
+        decoder: Option<Box<StreamDecoder>>,
+        /// What was decoded and not yet forwarded.
+        events: Vec<Event>,
+        /// So many of them say nothing of whether the answer has begun.
+        looked_at: usize,
+    },
+    Relay {
+        relay: Box<Relay>,
+        /// What has passed and is not yet forwarded.
+        passed: Vec<u8>,
+        /// Who gives what is opaque in it.
+        origin: Origin,
+    },
+}
+
+/// How far an answer is.
+pub(super) enum Begun {
+    /// Nothing the client could act on has come.
+    No,
+    /// Its first item has come, or its end.
+    Yes,
+    /// It ended before.
+    Failed(Failure),
 }
 
 /// What was sent in confidence, so that it is not shown when the provider quotes it.
@@ -88,16 +116,24 @@ impl Source {
     /// The answer of one place, from its first byte.
     pub(super) fn new(
         answer: Answer,
-        decoder: chat::StreamDecoder,
+        reader: Reader,
+        origin: &Origin,
         idle: Duration,
         label: &str,
         secrets: Secrets,
     ) -> Self {
+        let reading = match reader {
+            Reader::Translate(decoder) => Reading::Translate {
+                framer: Framer::default(),
+                decoder: Some(decoder),
+                events: Vec::new(),
+                looked_at: 0,
+            },
+            Reader::Relay(relay) => Reading::Relay { relay, passed: Vec::new(), origin: origin.clone() },
+        };
         Self {
             answer: Some(answer),
-            framer: Framer::default(),
-            decoder: Some(decoder),
-            events: Vec::new(),
+            reading,
             idle,
             silence: LazyTimer::new(Instant::now() + idle),
             frame_at: Instant::now(),
@@ -107,6 +143,47 @@ impl Source {
             label: label.to_owned(),
             secrets,
         }
+    }
+
+    /// How far the answer is. For a client that does not stream it begins with its end.
+    pub(super) fn begun(&mut self, streaming: bool) -> Begun {
+        match &mut self.reading {
+            Reading::Translate { events, looked_at, .. } => {
+                while let Some(event) = events.get(*looked_at) {
+                    *looked_at += 1;
+                    match event {
+                        Event::ItemOpen { .. } if streaming => return Begun::Yes,
+                        Event::End(End::Failed(failure)) => return Begun::Failed(failure.clone()),
+                        Event::End(_) => return Begun::Yes,
+                        _ => {}
+                    }
+                }
+                Begun::No
+            }
+            Reading::Relay { relay, .. } => match relay.ended() {
+                _ if streaming && relay.begun() => Begun::Yes,
+                Some(Ended::Failed(failure)) => Begun::Failed(failure.clone()),
+                Some(Ended::Completed | Ended::Incomplete(_)) => Begun::Yes,
+                None => Begun::No,
+            },
+        }
+    }
+
+    /// Hands on what came since the last time.
+    pub(super) fn forward(&mut self, line: &mut Line, story: &mut Story, service: &Service) {
+        match &mut self.reading {
+            Reading::Translate { events, .. } => line.forward(events.drain(..), story),
+            Reading::Relay { relay, passed, origin } => {
+                // Before the client can send it back, whatever happens to this process.
+                service.origins().record(origin, &relay.take_blobs());
+                line.pass(relay, passed, story);
+            }
+        }
+    }
+
+    /// How many frames and the like were not understood and skipped.
+    pub(super) fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// The failure to report if the answer has to end here for a reason of ours: tells it as the end.
@@ -120,7 +197,10 @@ impl Source {
         let Some(answer) = &mut self.answer else {
             return self.finish(None);
         };
-        let over = self.decoder.as_ref().is_some_and(chat::StreamDecoder::end_announced);
+        let over = match &self.reading {
+            Reading::Translate { decoder, .. } => decoder.as_ref().is_some_and(|decoder| decoder.end_announced()),
+            Reading::Relay { .. } => false,
+        };
         let idle = if over { self.idle.min(AFTER_END_TIME_MAX) } else { self.idle };
         self.silence.set(Instant::now() + idle);
         let silence = &mut self.silence;
@@ -165,23 +245,46 @@ impl Source {
             gathered.extend_from_slice(bytes);
             return;
         }
-        let Self { framer, decoder: Some(decoder), events, frame_at, .. } = self else { return };
-        let fed = framer.feed(bytes, |frame| {
-            *frame_at = Instant::now();
-            decoder.feed(&frame, events)
-        });
+        let frame_at = &mut self.frame_at;
+        let fed = match &mut self.reading {
+            Reading::Translate { framer, decoder: Some(decoder), events, .. } => framer
+                .feed(bytes, |frame| {
+                    *frame_at = Instant::now();
+                    decoder.feed(&frame, events)
+                })
+                .map(|()| decoder.done()),
+            Reading::Translate { decoder: None, .. } => return,
+            Reading::Relay { relay, passed, .. } => {
+                let before = relay.frames();
+                let fed = relay.feed(bytes, passed);
+                if relay.frames() > before {
+                    *frame_at = Instant::now();
+                }
+                fed.map(|()| relay.ended().is_some())
+            }
+        };
         match fed {
-            Ok(()) if decoder.done() => self.finish(None),
-            Ok(()) => {}
+            Ok(true) => self.finish(None),
+            Ok(false) => {}
             Err(error) => self.broken(error),
         }
     }
 
     fn end_of_input(&mut self) {
-        let Self { framer, decoder: Some(decoder), events, form, .. } = self else { return };
-        let result = match form {
-            Form::Whole(bytes) => decoder.feed_whole(bytes, events),
-            Form::Unknown | Form::Frames => mem::take(framer).finish(|frame| decoder.feed(&frame, events)),
+        let whole = match &self.form {
+            Form::Whole(bytes) => Some(bytes.as_slice()),
+            Form::Unknown | Form::Frames => None,
+        };
+        let result = match (&mut self.reading, whole) {
+            (Reading::Translate { decoder: None, .. }, _) => return,
+            (Reading::Translate { decoder: Some(decoder), events, .. }, Some(bytes)) => {
+                decoder.feed_whole(bytes, events)
+            }
+            (Reading::Translate { decoder: Some(decoder), events, framer, .. }, None) => {
+                mem::take(framer).finish(|frame| decoder.feed(&frame, events))
+            }
+            (Reading::Relay { relay, passed, .. }, Some(bytes)) => relay.feed_whole(bytes, passed),
+            (Reading::Relay { relay, passed, .. }, None) => relay.end_of_input(passed),
         };
         self.answer = None;
         match result {
@@ -200,26 +303,37 @@ impl Source {
         self.finish(Some(failure));
     }
 
-    /// The end of the input: whatever comes of it, `events` ends with the one end.
+    /// The end of the input: whatever comes of it, the answer gets its one end.
     fn finish(&mut self, cut: Option<Failure>) {
         if cut.is_some() {
             self.answer = None;
         }
-        match self.decoder.take() {
-            Some(decoder) => {
-                self.skipped = decoder.skipped();
-                decoder.finish(cut, &mut self.events);
+        let tell = |failure: Failure| {
+            if self.cut_here { failure } else { named(self.secrets.hide(failure), &self.label) }
+        };
+        match &mut self.reading {
+            Reading::Translate { decoder, events, .. } => {
+                match decoder.take() {
+                    Some(decoder) => {
+                        self.skipped = decoder.skipped();
+                        decoder.finish(cut, events);
+                    }
+                    None => {
+                        let message = "The answer was over and its end was not told.";
+                        let failure = cut.unwrap_or_else(|| Failure::new(FailureKind::Bug, message));
+                        events.push(Event::End(End::Failed(failure)));
+                    }
+                }
+                if let Some(Event::End(End::Failed(failure))) = events.last_mut() {
+                    *failure = tell(failure.clone());
+                }
             }
-            None => {
-                let message = "The answer was over and its end was not told.";
-                let failure = cut.unwrap_or_else(|| Failure::new(FailureKind::Bug, message));
-                self.events.push(Event::End(End::Failed(failure)));
+            Reading::Relay { relay, passed, .. } => {
+                if relay.ended().is_none() {
+                    let failure = cut.unwrap_or_else(|| relay.cut_off());
+                    relay.fail(tell(failure), passed);
+                }
             }
-        }
-        if let Some(Event::End(End::Failed(failure))) = self.events.last_mut()
-            && !self.cut_here
-        {
-            *failure = named(self.secrets.hide(failure.clone()), &self.label);
         }
     }
 

@@ -34,7 +34,7 @@ pub const AFTER_THOUGHTS: &str = "That is all.";
 
 /// What the upstreams of the proxy speak.
 pub const UPSTREAM: &[Protocol] =
-    &[Protocol { name: "chat", path: "/chat/completions", provider: "dialect = \"generic\"", frames: chat }];
+    &[Protocol { name: "chat", path: "/chat/completions", provider: "dialect = \"generic\"", frames: chat }, RESPONSES];
 
 /// What the client speaks: for a target that translates nothing.
 pub const RESPONSES: Protocol = Protocol { name: "responses", path: "/responses", provider: "", frames: responses };

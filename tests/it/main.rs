@@ -28,6 +28,7 @@ mod faults;
 mod harness;
 mod http;
 mod openai;
+mod relay;
 mod requests;
 mod timeline;
 mod tls;

@@ -1,7 +1,8 @@
 //! Other clients than Codex: answers of the proxy as the official openai package reads them (`tests/openai_parse.py`).
 
+use super::relay::{config, golden};
 use crate::support::chat::{Chat, say};
-use crate::support::proxy::Setup;
+use crate::support::proxy::{Proxy, Setup};
 use crate::support::upstream::{Cut, Reply, Step, Upstream};
 use crate::support::{events::Gate, facility, root, scratch, skip};
 use serde_json::{Value, json};
@@ -19,9 +20,14 @@ fn ask() -> Value {
 
 /// The package reads what the proxy makes of that reply.
 fn reads(reply: Reply, proxy: &str) {
-    let Some(python) = facility("OPENAI_PYTHON") else { return skip("Python with the openai package (OPENAI_PYTHON)") };
     let upstream = Upstream::start(move |_| reply.clone());
-    let answer = Setup { proxy: proxy.to_owned(), ..Setup::default() }.start(&upstream).responses(&ask());
+    reads_of(&Setup { proxy: proxy.to_owned(), ..Setup::default() }.toml(&upstream.base_url()));
+}
+
+/// The package reads what a proxy with that configuration gives.
+fn reads_of(config: &str) {
+    let Some(python) = facility("OPENAI_PYTHON") else { return skip("Python with the openai package (OPENAI_PYTHON)") };
+    let answer = Proxy::start(config, &[("UP_KEY", "sk-test-upstream")]).responses(&ask());
     assert_eq!(answer.status, 200, "{}", answer.text());
     let directory = scratch();
     let file = directory.path().join("responses.sse");
@@ -59,4 +65,15 @@ fn keepalives_between_the_events() {
     // Never opened: the upstream falls silent, twice as long as a keep-alive takes, and is given up.
     let reply = Chat::new().text("half an ans").open().then(Step::Wait(Gate::closed()));
     reads(reply, "head_hold_s = 1\nkeepalive_s = 1\nupstream_idle_s = 3");
+}
+
+#[test]
+fn what_is_said_in_the_name_of_a_relayed_host() {
+    // Silent twice as long as a keep-alive takes, then given up; once before its first item is whole, once not at all.
+    let frames = golden("thoughts-text-call");
+    let upstream = Upstream::start(move |_| Reply::sse_cut(&frames[..4], Cut::Stall));
+    reads_of(&config("head_hold_s = 1\nkeepalive_s = 1\nupstream_idle_s = 3", &[("native", &upstream)]));
+    let frames = golden("thoughts-text-call");
+    let upstream = Upstream::start(move |_| Reply::sse(&frames));
+    reads_of(&config("", &[("native", &upstream)]));
 }
