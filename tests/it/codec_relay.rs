@@ -236,6 +236,12 @@ fn the_answer_begins_with_its_first_item() {
     }
     relay.feed(frames[2].as_bytes(), &mut out).unwrap();
     assert!(relay.begun());
+    // What is held back for another try does not grow without end.
+    let mut relay = self::relay(true);
+    let idle = format!("data: {{\"type\":\"keepalive\",\"x\":\"{}\"}}\n\n", "x".repeat(1 << 20));
+    let begun: Vec<bool> =
+        (0..5).map(|_| relay.feed(idle.as_bytes(), &mut out).map(|()| relay.begun()).unwrap()).collect();
+    assert_eq!(begun, [false, false, false, true, true]);
 }
 
 #[test]
