@@ -9,6 +9,7 @@
 pub mod chat;
 pub mod custom;
 pub mod demo;
+pub mod listing;
 pub mod names;
 pub mod relay;
 pub mod responses;
@@ -41,6 +42,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Those that can be configured.
+    pub const BUILT: &[Self] = &[Self::Chat, Self::Responses];
+
+    /// The one of that name, if it can be configured.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::BUILT.iter().copied().find(|protocol| protocol.name() == name)
+    }
+
     /// The name in the configuration.
     pub fn name(self) -> &'static str {
         match self {

@@ -53,6 +53,15 @@ pub fn under(base: &Url, suffix: &str) -> Url {
     url
 }
 
+/// `base` without the `/v1` at its end, if it has one, and with `suffix` (`/api/tags`): what a server has beside its
+/// compatible face.
+pub fn beside(base: &Url, suffix: &str) -> Url {
+    let path = base.path().trim_end_matches('/');
+    let mut url = base.clone();
+    url.set_path(&format!("{}{suffix}", path.strip_suffix("/v1").unwrap_or(path)));
+    url
+}
+
 /// Whether the address is on this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -141,6 +150,10 @@ mod tests {
         let url = |text| under(&normalise(text, "").unwrap(), "/chat/completions").to_string();
         assert_eq!(url("https://h.example"), "https://h.example/chat/completions");
         assert_eq!(url("https://h.example/v1"), "https://h.example/v1/chat/completions");
+        let url = |text| beside(&normalise(text, "").unwrap(), "/api/tags").to_string();
+        assert_eq!(url("http://h:1/v1"), "http://h:1/api/tags");
+        assert_eq!(url("http://h:1"), "http://h:1/api/tags");
+        assert_eq!(url("http://h:1/box/v1"), "http://h:1/box/api/tags");
     }
 
     #[test]

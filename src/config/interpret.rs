@@ -51,7 +51,7 @@ pub fn interpret(merged: &Table) -> Result<Settings, ConfigErrors> {
     let prices = prices::read(document.section("prices", &mut report), &mut report);
     let watchdog = watchdog(document.section("watchdog", &mut report), &mut report);
     document.finish(&mut report);
-    report.finish(Settings { files: Vec::new(), proxy, providers, models, usage, prices, watchdog })
+    report.finish(Settings { proxy, providers, models, usage, prices, watchdog, ..Settings::default() })
 }
 
 fn proxy(mut section: Section<'_>, report: &mut Report) -> Proxy {

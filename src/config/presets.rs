@@ -2,20 +2,26 @@
 //!
 //! Any key of a provider's configuration overrides its preset. Base URLs were read in the providers' documentation or
 //! in that of programs that use them, 2026-11; a row marked *unverified* rests on one second-hand source.
+//!
+//! A row whose protocol has no codec yet stands here all the same: `provider.rs` refuses it by that protocol, so it
+//! comes to life with the codec.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::nearest::hint;
+use super::{nearest::hint, provider::PROTOCOLS_NOT_BUILT};
+use crate::codec::listing::Listing;
 
-/// What is known of one provider that speaks Chat Completions.
+/// What is known of one provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
     /// Name used in the configuration.
     pub name: &'static str,
     /// Name for people.
     pub title: &'static str,
-    /// Where it listens; `/chat/completions` follows.
+    /// Where it listens; the protocol's own path (`/chat/completions`) follows.
     pub base_url: &'static str,
-    /// Its row of the dialect table.
+    /// What it is spoken to in, by the name in the configuration.
+    pub protocol: &'static str,
+    /// Its row of the dialect table, for where it is spoken to in `chat`.
     pub dialect: &'static str,
     /// The environment variable in which its key usually stands; empty for those without a key.
     pub key_variable: &'static str,
@@ -23,6 +29,8 @@ pub struct Preset {
     pub needs_key: bool,
     /// Whether its current models commonly take pictures; a model's own setting overrides it.
     pub images: bool,
+    /// How it says which models it has.
+    pub listing: Listing,
 }
 
 impl Preset {
@@ -43,22 +51,27 @@ impl Preset {
         host.find('/').map_or("", |at| &host[at..])
     }
 
+    /// Whether its protocol has a codec.
+    pub fn is_built(&self) -> bool {
+        !PROTOCOLS_NOT_BUILT.contains(&self.protocol)
+    }
+
+    /// Another preset, whose protocol is built, for the same key.
+    pub fn stand_in(&self) -> Option<&'static Self> {
+        let same_key = |other: &&Self| !other.key_variable.is_empty() && other.key_variable == self.key_variable;
+        PRESETS.iter().find(|other| same_key(other) && other.is_built())
+    }
+
     /// Why there is no preset of that name, and what to write instead.
     pub fn unknown(name: &str) -> String {
-        format!("no such preset; {}", hint(name, PRESETS.iter().map(|preset| preset.name)))
+        format!(
+            "no such preset; {}",
+            hint(name, PRESETS.iter().filter(|preset| preset.is_built()).map(|preset| preset.name))
+        )
     }
 }
 
-/// Services that speak a protocol not built yet, with that protocol.
-pub const NOT_BUILT: &[(&str, &str)] = &[
-    ("anthropic", "messages"),
-    ("code-assist", "code-assist"),
-    ("gemini-oauth", "code-assist"),
-    ("antigravity", "code-assist"),
-    ("codebuff", "codebuff"),
-    ("freebuff", "codebuff"),
-];
-
+/// One that speaks Chat Completions, with a key.
 const fn hosted(
     name: &'static str,
     title: &'static str,
@@ -67,12 +80,33 @@ const fn hosted(
     key_variable: &'static str,
     images: bool,
 ) -> Preset {
-    Preset { name, title, base_url, dialect, key_variable, needs_key: true, images }
+    let (protocol, listing) = ("chat", Listing::OpenAi);
+    Preset { name, title, base_url, protocol, dialect, key_variable, needs_key: true, images, listing }
 }
 
-const fn local(name: &'static str, title: &'static str, base_url: &'static str, dialect: &'static str) -> Preset {
-    // Whether a local model takes pictures depends on what the user loaded: off until the model says so.
-    Preset { name, title, base_url, dialect, key_variable: "", needs_key: false, images: false }
+/// One that speaks a protocol of its own; without a variable it wants a login instead of a key.
+const fn native(
+    name: &'static str,
+    title: &'static str,
+    base_url: &'static str,
+    protocol: &'static str,
+    key_variable: &'static str,
+    listing: Listing,
+) -> Preset {
+    let (dialect, needs_key) = ("generic", !key_variable.is_empty());
+    Preset { name, title, base_url, protocol, dialect, key_variable, needs_key, images: true, listing }
+}
+
+const fn local(
+    name: &'static str,
+    title: &'static str,
+    base_url: &'static str,
+    dialect: &'static str,
+    listing: Listing,
+) -> Preset {
+    // Whether a local model takes pictures depends on what the user loaded: off until the server or the model says so.
+    let (protocol, key_variable) = ("chat", "");
+    Preset { name, title, base_url, protocol, dialect, key_variable, needs_key: false, images: false, listing }
 }
 
 /// The table. The first row of a dialect gives its usual path.
@@ -128,7 +162,7 @@ pub const PRESETS: &[Preset] = &[
     // docs.cohere.com, "Compatibility API".
     hosted("cohere", "Cohere", "https://api.cohere.ai/compatibility/v1", "generic", "COHERE_API_KEY", false),
     // ai.google.dev/gemini-api/docs/openai.
-    hosted("gemini", "Google Gemini (OpenAI-compatible)", "https://generativelanguage.googleapis.com/v1beta/openai", "gemini-openai", "GEMINI_API_KEY", true),
+    hosted("gemini-openai", "Google Gemini (OpenAI-compatible)", "https://generativelanguage.googleapis.com/v1beta/openai", "gemini-openai", "GEMINI_API_KEY", true),
     // Modelled on OpenRouter, says its documentation.
     hosted("kilo", "Kilo Gateway", "https://api.kilo.ai/api/gateway", "openrouter", "KILO_API_KEY", true),
     // Its documented Provider API; Claude models are refused on this path, and so is the plan "Go".
@@ -137,11 +171,28 @@ pub const PRESETS: &[Preset] = &[
     hosted("crof", "CrofAI", "https://crof.ai/v1", "generic", "CROF_API_KEY", false),
     hosted("ocenza", "Ocenza", "https://global.ocenza.com/v1", "generic", "OCENZA_API_KEY", false),
     hosted("openadapter", "OpenAdapter", "https://api.openadapter.in/v1", "generic", "OPENADAPTER_API_KEY", false),
+    // By their own protocols.
+    native("openai-responses", "OpenAI (Responses)", "https://api.openai.com/v1", "responses", "OPENAI_API_KEY", Listing::OpenAi),
+    // platform.claude.com/docs/en/api.
+    native("anthropic", "Anthropic (Claude)", "https://api.anthropic.com/v1", "messages", "ANTHROPIC_API_KEY", Listing::Anthropic),
+    // ai.google.dev/api.
+    native("gemini", "Google Gemini", "https://generativelanguage.googleapis.com/v1beta", "gemini", "GEMINI_API_KEY", Listing::Gemini),
+    // opencode.ai/docs/zen: of its models, those it serves under /messages.
+    native("opencode-messages", "OpenCode Zen (Claude)", "https://opencode.ai/zen/v1", "messages", "OPENCODE_API_KEY", Listing::OpenAi),
+    native("opencode-go-messages", "OpenCode Go (Messages)", "https://opencode.ai/zen/go/v1", "messages", "OPENCODE_API_KEY", Listing::OpenAi),
+    // The interface of its own program.
+    native("commandcode-cli", "Command Code", "https://api.commandcode.ai", "command-code", "COMMANDCODE_API_KEY", Listing::None),
+    // With a login instead of a key.
+    native("code-assist", "Google Code Assist", "https://cloudcode-pa.googleapis.com", "code-assist", "", Listing::None),
+    native("gemini-oauth", "Google Gemini with a login (Code Assist)", "https://cloudcode-pa.googleapis.com", "code-assist", "", Listing::None),
+    native("antigravity", "Google Antigravity", "https://cloudcode-pa.googleapis.com", "code-assist", "", Listing::None),
+    native("codebuff", "Codebuff", "https://www.codebuff.com", "codebuff", "", Listing::None),
+    native("freebuff", "Freebuff", "https://freebuff.com", "codebuff", "", Listing::None),
     // On this machine, each at its usual port.
-    local("ollama", "Ollama", "http://127.0.0.1:11434/v1", "ollama"),
-    local("lmstudio", "LM Studio", "http://127.0.0.1:1234/v1", "lmstudio"),
-    local("vllm", "vLLM", "http://127.0.0.1:8000/v1", "vllm"),
-    local("llamacpp", "llama.cpp server", "http://127.0.0.1:8080/v1", "llamacpp"),
+    local("ollama", "Ollama", "http://127.0.0.1:11434/v1", "ollama", Listing::Ollama),
+    local("lmstudio", "LM Studio", "http://127.0.0.1:1234/v1", "lmstudio", Listing::LmStudio),
+    local("vllm", "vLLM", "http://127.0.0.1:8000/v1", "vllm", Listing::OpenAi),
+    local("llamacpp", "llama.cpp server", "http://127.0.0.1:8080/v1", "llamacpp", Listing::LlamaCpp),
 ];
 
 #[cfg(test)]
@@ -149,24 +200,35 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{codec::chat::dialect::Dialect, config::base_url};
+    use crate::{
+        codec::chat::dialect::Dialect,
+        config::{base_url, settings::Protocol},
+    };
 
     #[test]
     fn every_row_is_usable() {
         let mut names = BTreeSet::new();
         for preset in PRESETS {
-            let Preset { name, base_url, .. } = *preset;
+            let Preset { name, base_url, needs_key, .. } = *preset;
             assert!(names.insert(name), "{name} stands twice");
             assert!(Dialect::named(preset.dialect).is_some(), "{name}: no dialect {}", preset.dialect);
-            assert_eq!(preset.needs_key, !preset.key_variable.is_empty(), "{name}");
+            assert_eq!(needs_key, !preset.key_variable.is_empty(), "{name}");
             let url = base_url::normalise(base_url, "").unwrap();
             assert_eq!(url.as_str().trim_end_matches('/'), base_url, "{name} is not written in its normal form");
-            assert_eq!(preset.needs_key, url.scheme() == "https", "{name}");
-            assert_eq!(preset.needs_key, !base_url::is_local(&url), "{name}");
+            let is_here = base_url::is_local(&url);
+            assert_eq!(is_here, url.scheme() == "http", "{name}");
+            let by_login = !needs_key && !is_here;
+            assert!(!by_login || !preset.is_built(), "{name}: nothing here can log in");
+            let known = Protocol::named(preset.protocol).is_some() || PROTOCOLS_NOT_BUILT.contains(&preset.protocol);
+            assert!(known, "{name}: no protocol {}", preset.protocol);
         }
-        for (name, _) in NOT_BUILT {
-            assert!(names.insert(name), "{name} is built");
-        }
+    }
+
+    #[test]
+    fn the_same_key_may_work_by_another_protocol() {
+        let stand_in = |name| Preset::named(name).unwrap().stand_in().map(|preset| preset.name);
+        assert_eq!(stand_in("opencode-messages"), Some("opencode"));
+        assert_eq!(stand_in("codebuff"), None);
     }
 
     #[test]

@@ -14,17 +14,17 @@ use super::{
     fragment::Value,
     interpret::idle,
     nearest::hint,
-    presets::{NOT_BUILT, Preset},
+    presets::Preset,
     section::{Entry, Section},
     settings::{Account, DEMO, HeaderSource, Protocol, Provider, Proxy},
 };
-use crate::codec::chat::dialect::{DIALECTS, Dialect};
-
-/// Protocols that can be configured.
-const PROTOCOLS: &[Protocol] = &[Protocol::Chat, Protocol::Responses];
+use crate::codec::{
+    chat::dialect::{DIALECTS, Dialect},
+    listing::Listing,
+};
 
 /// Protocols that are designed but have no codec yet.
-const PROTOCOLS_NOT_BUILT: &[&str] = &["messages", "gemini", "code-assist", "command-code", "codebuff"];
+pub(super) const PROTOCOLS_NOT_BUILT: &[&str] = &["messages", "gemini", "code-assist", "command-code", "codebuff"];
 
 /// Headers the proxy sets itself, or that belong to one hop (RFC 9110 §7.6.1).
 const HEADERS_REFUSED: &[&str] = &[
@@ -60,17 +60,23 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
     if !is_name(name) {
         entry.refuse("a provider's name must have 1 to 64 of a-z A-Z 0-9 _ . -, the first a letter or digit", report);
     }
-    let protocol = protocol(&mut section, report);
     let (preset, preset_wrong) = match section.text("preset", report) {
         Some((entry, text)) => {
             let preset = Preset::named(text);
-            if preset.is_none() {
-                refuse_preset(&entry, text, report);
+            match preset {
+                None => report.refuse_value(&entry.node.place, &entry.key, text, Preset::unknown(text)),
+                Some(preset) if !preset.is_built() && !section.holds("protocol") => {
+                    refuse_preset(&entry, preset, report);
+                }
+                Some(_) => {}
             }
             (preset, preset.is_none())
         }
         None => (None, false),
     };
+    // A preset says how its own protocol lists models; another protocol or dialect has its own way.
+    let usual = preset.filter(|_| !section.holds("protocol") && !section.holds("dialect"));
+    let protocol = protocol(&mut section, preset, report);
     let dialect = dialect(&mut section, protocol, preset, report);
     let bare_path = bare_path(protocol, preset, dialect);
     let base_url = address(name, &mut section, preset, bare_path, preset_wrong, report);
@@ -95,6 +101,7 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
         name: name.to_owned(),
         base_url: base_url?,
         protocol: protocol?,
+        listing: usual.map_or(Listing::of(protocol?.name(), dialect?.name), |preset| preset.listing),
         dialect: dialect?,
         accounts: accounts.unwrap_or_default(),
         headers,
@@ -108,28 +115,27 @@ fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.chars().all(lawful) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-fn protocol(section: &mut Section<'_>, report: &mut Report) -> Option<Protocol> {
-    let Some(entry) = section.entry("protocol") else { return Some(Protocol::Chat) };
+fn protocol(section: &mut Section<'_>, preset: Option<&'static Preset>, report: &mut Report) -> Option<Protocol> {
+    let Some(entry) = section.entry("protocol") else {
+        return Protocol::named(preset.map_or(Protocol::Chat.name(), |preset| preset.protocol));
+    };
     let text = entry.text(report)?;
-    let built = PROTOCOLS.iter().copied();
-    if let Some(protocol) = built.clone().find(|protocol| protocol.name() == text) {
-        return Some(protocol);
-    }
-    if PROTOCOLS_NOT_BUILT.contains(&text) {
+    let protocol = Protocol::named(text);
+    let built = Protocol::BUILT.iter().copied();
+    if protocol.is_none() && PROTOCOLS_NOT_BUILT.contains(&text) {
         let names: Vec<String> = built.map(|protocol| format!("{:?}", protocol.name())).collect();
         not_built(&entry, text, format!("this protocol; there are {}", names.join(", ")), report);
-    } else {
+    } else if protocol.is_none() {
         let names = built.map(Protocol::name).chain(PROTOCOLS_NOT_BUILT.iter().copied());
         report.refuse_value(&entry.node.place, &entry.key, text, format!("no such protocol; {}", hint(text, names)));
     }
-    None
+    protocol
 }
 
-fn refuse_preset(entry: &Entry<'_>, text: &str, report: &mut Report) {
-    match NOT_BUILT.iter().find(|(name, _)| *name == text) {
-        Some((_, protocol)) => not_built(entry, text, format!("its protocol, \"{protocol}\""), report),
-        None => report.refuse_value(&entry.node.place, &entry.key, text, Preset::unknown(text)),
-    }
+fn refuse_preset(entry: &Entry<'_>, preset: &Preset, report: &mut Report) {
+    let instead =
+        preset.stand_in().map_or(String::new(), |other| format!("; preset = {:?} takes the same key", other.name));
+    not_built(entry, preset.name, format!("its protocol, {:?}{instead}", preset.protocol), report);
 }
 
 fn not_built(entry: &Entry<'_>, text: &str, what: String, report: &mut Report) {

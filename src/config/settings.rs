@@ -15,8 +15,11 @@ use super::{
     defaults, endpoint,
 };
 pub use crate::codec::Protocol;
-use crate::codec::chat::dialect::Dialect;
 pub use crate::model::price::{Price, Prices};
+use crate::{
+    codec::{chat::dialect::Dialect, listing::Listing},
+    model::listed::Known,
+};
 
 /// The model that is built in: scripted, without a network. No configured name may be this.
 pub use crate::model::demo::MODEL as DEMO;
@@ -38,6 +41,8 @@ pub struct Settings {
     pub prices: Prices,
     /// The healer.
     pub watchdog: Watchdog,
+    /// What providers said of their models; not configured, see `proxy/known.rs`.
+    pub known: Known,
 }
 
 /// Limits and times of the HTTP service; see `defaults.rs` for the reasons.
@@ -124,6 +129,8 @@ pub struct Provider {
     pub upstream_idle: Option<Duration>,
     /// Whether its models take pictures, unless a model says otherwise.
     pub images: bool,
+    /// How it says which models it has.
+    pub listing: Listing,
 }
 
 impl Provider {
@@ -291,6 +298,22 @@ impl Settings {
         let mut offered: Vec<String> = models.chain(providers).chain([DEMO.to_owned()]).collect();
         offered.sort();
         offered
+    }
+
+    /// Whether that model takes pictures: as configured for it, else as its provider said, else as configured there.
+    pub fn accepts_images(&self, provider: &Provider, model_id: &str, model: Option<&Model>) -> bool {
+        let configured = model.and_then(|model| model.images);
+        configured.or(self.known.facts(&provider.name, model_id).images).unwrap_or(provider.images)
+    }
+
+    /// Tokens the model can hold: as configured, else the least of what is known of its routes. Nothing if nothing is
+    /// known of the first, which is the one that is used as a rule.
+    pub fn context_window(&self, model: &Model) -> Option<u64> {
+        let known = |route: &Route| self.known.facts(&route.provider, &route.model).window();
+        model.context_window.or_else(|| {
+            model.routes.first().and_then(known)?;
+            model.routes.iter().filter_map(known).min()
+        })
     }
 
     /// Silence after which a stream of `model` at `provider` counts as dead: the model's limit, else the provider's,

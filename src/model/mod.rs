@@ -9,6 +9,7 @@ pub mod demo;
 pub mod event;
 pub mod failure;
 pub mod grammar;
+pub mod listed;
 pub mod price;
 pub mod request;
 pub mod signal;

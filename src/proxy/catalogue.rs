@@ -9,8 +9,7 @@ use serde::Serialize;
 /// Our own system prompt, for when the installed client's could not be read.
 pub const BASE_INSTRUCTIONS: &str = include_str!("base_instructions.md");
 
-/// The window assumed for a model whose window nobody knows: small enough to compact too early rather than too late.
-pub const CONTEXT_WINDOW_UNKNOWN: u64 = 128_000;
+pub use crate::model::listed::CONTEXT_WINDOW_UNKNOWN;
 
 /// The priority of the first entry; the picker sorts by it and the first of all is the client's default.
 ///

@@ -111,7 +111,7 @@ fn hops(
             protocol: provider.protocol,
             dialect: provider.dialect,
             effort: configured.and_then(|(model, route)| route.effort.or(model.effort)).map(|e| e.name().to_owned()),
-            accepts_images: configured.and_then(|(model, _)| model.images).unwrap_or(provider.images),
+            accepts_images: settings.accepts_images(provider, model_id, configured.map(|(model, _)| model)),
             max_output_tokens: configured.and_then(|(model, _)| model.max_output_tokens),
         },
         idle: settings.upstream_idle(provider, configured.map(|(model, _)| model)).mul_f64(patience),
@@ -129,7 +129,8 @@ fn hops(
 /// What the catalogue says of every model, configured ones first, the built-in one last.
 pub fn catalogue_entries(settings: &Settings) -> Vec<Entry> {
     let configured = settings.models.values().map(|model| {
-        let provider = model.routes.first().and_then(|route| settings.providers.get(&route.provider));
+        let first = model.routes.first().and_then(|route| Some((settings.providers.get(&route.provider)?, route)));
+        let context_window = settings.context_window(model);
         Entry {
             slug: model.name.clone(),
             display_name: model.display_name.clone().unwrap_or_else(|| model.name.clone()),
@@ -137,11 +138,14 @@ pub fn catalogue_entries(settings: &Settings) -> Vec<Entry> {
                 let routes: Vec<String> = model.routes.iter().map(|r| format!("{}/{}", r.provider, r.model)).collect();
                 format!("Served by {}.", routes.join(", then "))
             }),
-            context_window: model.context_window,
+            context_window,
             efforts: model.efforts.iter().map(|e| e.name().to_owned()).collect(),
             default_effort: model.effort.map(|e| e.name().to_owned()),
-            images: model.images.unwrap_or_else(|| provider.is_some_and(|p| p.images)),
-            auto_compact_token_limit: model.compact_limit,
+            images: first.is_some_and(|(provider, route)| settings.accepts_images(provider, &route.model, Some(model))),
+            // A window that was learnt can be smaller than what the configuration had in mind.
+            auto_compact_token_limit: model
+                .compact_limit
+                .filter(|limit| context_window.is_none_or(|window| *limit < window)),
         }
     });
     let demo = Entry {

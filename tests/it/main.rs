@@ -27,6 +27,7 @@ mod fault_table;
 mod faults;
 mod harness;
 mod http;
+mod listings;
 mod openai;
 mod relay;
 mod requests;
