@@ -24,7 +24,7 @@ use codex_proxy::{
         sockets,
     },
     proxy::{
-        capped, ledger,
+        capped, known, ledger,
         origins::Origins,
         quarantine::{Exit, Quarantine},
         reload::{Reloader, prompt},
@@ -131,7 +131,10 @@ fn run(arguments: &Arguments) -> Result<(), Stop> {
     // Before any other descriptor is opened or thread started.
     let inherited = sockets::inherited(SOCKET_NAME).map_err(Stop::unforeseen)?;
     let start = Start { paths, layers, manager, managed: inherited.is_some() || manager.present() };
-    let loaded = config::load(&start.layers);
+    let loaded = config::load(&start.layers).map(|settings| {
+        let known = known::load(&settings, &start.paths.state, &start.paths.cache);
+        Settings { known, ..settings }
+    });
     if arguments.check {
         let settings = loaded.map_err(|errors| Stop::new(CONFIGURATION, errors))?;
         info!(codex_files = ?settings.files, codex_models = ?settings.offered(), "the configuration can be used");
@@ -246,7 +249,7 @@ async fn proxy(
     let mut tasks = JoinSet::new();
     tasks.spawn(forward_stops);
     let keeping = ledger::keep(Arc::clone(&service), &paths.state).map(tokio::spawn);
-    let reloader = Arc::new(Reloader::new(Arc::clone(&service), layers, paths.state, manager));
+    let reloader = Arc::new(Reloader::new(Arc::clone(&service), layers, paths.state, paths.cache, manager));
     tasks.spawn(reload_on(reload, Arc::clone(&reloader)));
     // Before the manager hears that we are ready: then who waits for that finds the name.
     let bus = Bus::connect(Arc::clone(&service), reloader, vec![address.to_string()], managed).await;

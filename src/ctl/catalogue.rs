@@ -28,15 +28,14 @@ pub async fn refresh(state_dir: &Path, codex: Option<&Path>) -> Result<String, C
             )
         })?,
     };
-    let stored = read_client(&codex).await?;
-    cataloguefile::save(state_dir, &stored)
+    let Client { version, prompt, built_in } = read_client(&codex).await?;
+    let report = format!("system prompt of Codex {version} ({} bytes) stored in {}", prompt.len(), state_dir.display());
+    let store = |stored: &mut cataloguefile::Stored| {
+        (stored.client_version, stored.base_instructions, stored.built_in_models) = (version, prompt, built_in);
+    };
+    cataloguefile::update(state_dir, store)
         .map_err(|error| CtlError::io("write the catalogue in", state_dir, &error))?;
-    Ok(format!(
-        "system prompt of Codex {} ({} bytes) stored in {}",
-        stored.client_version,
-        stored.base_instructions.len(),
-        state_dir.display()
-    ))
+    Ok(report)
 }
 
 /// The first `codex` of a search path.
@@ -58,13 +57,20 @@ async fn ask_version(codex: &Path, home: &PrivateHome) -> Result<String, CtlErro
 }
 
 /// Asks the client for its version and its built-in catalogue, away from the user's own configuration.
-async fn read_client(codex: &Path) -> Result<cataloguefile::Stored, CtlError> {
+async fn read_client(codex: &Path) -> Result<Client, CtlError> {
     let home = PrivateHome::new()?;
     let version = ask_version(codex, &home).await?;
     let catalogue = run(codex, &["debug", "models", "--bundled"], &home.0, CLIENT_LIMIT).await?;
     let (prompt, built_in) = read_catalogue(&catalogue.stdout)
         .map_err(|why| CtlError::Unforeseen(format!("{} gives no usable catalogue: {why}", codex.display())))?;
-    Ok(cataloguefile::Stored::new(version, prompt, built_in))
+    Ok(Client { version, prompt, built_in })
+}
+
+/// What the installed client says of itself.
+struct Client {
+    version: String,
+    prompt: String,
+    built_in: Vec<String>,
 }
 
 /// The prompt of the first model that is spoken to the way ours are, and the names of all.

@@ -1,68 +1,73 @@
-//! `catalogue.json` of the state directory: the system prompt and the model names the installed client has.
+//! `catalogue.json` of the state directory: the system prompt and the model names the installed client has, and the
+//! models that providers have.
 //!
-//! Written by `codex-proxyctl setup` and `catalogue refresh`, read by whoever serves `/v1/models`.
+//! Written by `codex-proxyctl setup` and `catalogue refresh` (the former) and by `models refresh` (the latter), read by
+//! whoever serves `/v1/models`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::files;
+use super::jsonfile;
 
 const NAME: &str = "catalogue.json";
 const VERSION: u32 = 1;
-/// Far above any prompt seen (22 KB).
-const BYTES_MAX: u64 = 4 << 20;
+/// Far above any prompt (22 KB) and any list of models (80 KB) seen.
+const BYTES_MAX: u64 = 16 << 20;
 
-/// What was read from the client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What was read from the client and from providers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stored {
     version: u32,
-    /// The client's version, as it says it: `0.169.0`.
+    /// The client's version, as it says it: `0.169.0`. Empty until a client was read.
+    #[serde(default)]
     pub client_version: String,
-    /// The system prompt.
+    /// The system prompt. Empty until a client was read.
+    #[serde(default)]
     pub base_instructions: String,
     /// The names of the client's built-in models, in its order.
     #[serde(default)]
     pub built_in_models: Vec<String>,
+    /// The lists of providers, by their names, as `proxy/known.rs` writes and reads them.
+    #[serde(default)]
+    pub providers: BTreeMap<String, Value>,
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            client_version: String::new(),
+            base_instructions: String::new(),
+            built_in_models: Vec::new(),
+            providers: BTreeMap::new(),
+        }
+    }
 }
 
 impl Stored {
-    /// A record of this version of the format.
-    pub fn new(client_version: String, base_instructions: String, built_in_models: Vec<String>) -> Self {
-        Self { version: VERSION, client_version, base_instructions, built_in_models }
+    /// Whether a client was read.
+    pub fn has_prompt(&self) -> bool {
+        !self.base_instructions.trim().is_empty()
+    }
+
+    fn is_usable(&self) -> bool {
+        self.version == VERSION && (self.has_prompt() || !self.providers.is_empty())
     }
 }
 
 /// The record, or `None` if there is none. One that cannot be understood is moved to `catalogue.json.corrupt-<n>`, which
 /// is logged; the caller does without until the next refresh.
 pub fn load(dir: &Path) -> io::Result<Option<Stored>> {
-    let path = dir.join(NAME);
-    let bytes = match std::fs::metadata(&path) {
-        Ok(found) if found.len() > BYTES_MAX => Vec::new(),
-        Ok(_) => std::fs::read(&path)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match serde_json::from_slice::<Stored>(&bytes) {
-        Ok(stored) if stored.version == VERSION && !stored.base_instructions.trim().is_empty() => Ok(Some(stored)),
-        _ => {
-            let aside = files::set_aside(&path)?;
-            tracing::warn!(
-                codex_path = %path.display(),
-                codex_aside = %aside.display(),
-                "the stored catalogue cannot be used; it is set aside until the next refresh"
-            );
-            Ok(None)
-        }
-    }
+    jsonfile::load(&dir.join(NAME), BYTES_MAX, Stored::is_usable)
 }
 
-/// Writes the record in place of an older one, mode 0600.
-pub fn save(dir: &Path, stored: &Stored) -> io::Result<()> {
-    files::create_private_dir(dir)?;
-    let bytes = serde_json::to_vec(stored).map_err(io::Error::other)?;
-    files::replace(&dir.join(NAME), &bytes, 0o600)
+/// Changes the record and writes it in place of the older one, mode 0600.
+pub fn update(dir: &Path, change: impl FnOnce(&mut Stored)) -> io::Result<()> {
+    jsonfile::update(&dir.join(NAME), || load(dir), change)
 }
 
 #[cfg(test)]
@@ -75,9 +80,10 @@ mod tests {
     fn what_is_saved_is_loaded_and_damage_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(load(dir.path()).unwrap(), None);
-        let stored = Stored::new("0.169.0".to_owned(), "Be careful.".to_owned(), vec!["a".to_owned()]);
-        save(dir.path(), &stored).unwrap();
-        assert_eq!(load(dir.path()).unwrap(), Some(stored));
+        update(dir.path(), |stored| stored.base_instructions = "Be careful.".to_owned()).unwrap();
+        update(dir.path(), |stored| drop(stored.providers.insert("p".to_owned(), Value::Null))).unwrap();
+        let stored = load(dir.path()).unwrap().unwrap();
+        assert!(stored.has_prompt() && stored.providers.contains_key("p"));
         let path = dir.path().join(NAME);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         let wrong = [

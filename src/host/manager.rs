@@ -24,6 +24,11 @@ impl Manager {
         }
     }
 
+    /// None: for a service that lives within another program.
+    pub fn none() -> Self {
+        Self { present: false, keepalive: None }
+    }
+
     /// Whether a manager waits for word from us.
     pub fn present(self) -> bool {
         self.present

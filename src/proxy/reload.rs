@@ -9,11 +9,11 @@ use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
 use super::{
-    catalogue,
+    catalogue, known,
     service::{Prompt, Service, State},
 };
 use crate::{
-    config::{self, Layers},
+    config::{self, Layers, Settings},
     host::{cataloguefile, manager::Manager, secretfile},
 };
 
@@ -23,15 +23,16 @@ pub struct Reloader {
     service: Arc<Service>,
     layers: Layers,
     state: PathBuf,
+    cache: PathBuf,
     manager: Manager,
     /// One at a time, or an older reading could win.
     turn: Mutex<()>,
 }
 
 impl Reloader {
-    /// Reads `layers`, and the stored catalogue in `state`.
-    pub fn new(service: Arc<Service>, layers: Layers, state: PathBuf, manager: Manager) -> Self {
-        Self { service, layers, state, manager, turn: Mutex::new(()) }
+    /// Reads `layers`, the stored catalogue in `state`, and what is known of local servers in `cache`.
+    pub fn new(service: Arc<Service>, layers: Layers, state: PathBuf, cache: PathBuf, manager: Manager) -> Self {
+        Self { service, layers, state, cache, manager, turn: Mutex::new(()) }
     }
 
     /// Puts the configuration and the system prompt in force as they are now.
@@ -48,9 +49,16 @@ impl Reloader {
     }
 
     async fn read(&self) -> Result<(), String> {
-        let (layers, state) = (self.layers.clone(), self.state.clone());
+        let (layers, state, cache) = (self.layers.clone(), self.state.clone(), self.cache.clone());
         // Files may lie on slow disks.
-        let read = tokio::task::spawn_blocking(move || (config::load(&layers), prompt(&state))).await;
+        let read = tokio::task::spawn_blocking(move || {
+            let settings = config::load(&layers).map(|settings| {
+                let known = known::load(&settings, &state, &cache);
+                Settings { known, ..settings }
+            });
+            (settings, prompt(&state))
+        })
+        .await;
         match read {
             Ok((Ok(settings), prompt)) => {
                 let offered = settings.offered();
@@ -83,10 +91,10 @@ impl Reloader {
 pub fn prompt(state: &Path) -> Prompt {
     let own = || Prompt { base_instructions: catalogue::BASE_INSTRUCTIONS.to_owned(), hidden_models: Vec::new() };
     match cataloguefile::load(state) {
-        Ok(Some(stored)) => {
+        Ok(Some(stored)) if stored.has_prompt() => {
             Prompt { base_instructions: stored.base_instructions, hidden_models: stored.built_in_models }
         }
-        Ok(None) => own(),
+        Ok(_) => own(),
         Err(error) => {
             warn!(codex_error = %error, "cannot read the stored catalogue, giving Codex the built-in system prompt");
             own()

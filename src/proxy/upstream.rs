@@ -67,19 +67,29 @@ impl Upstreams {
         body: Bytes,
         head_time_max: Duration,
     ) -> Result<Answer, Failure> {
-        let host = url.host_str().unwrap_or("the provider").to_owned();
-        let sending = self.client(url)?.post(url.clone()).headers(headers).body(body).send();
-        let response = match tokio::time::timeout(head_time_max, sending).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(transport_failure(&error, &host)),
-            Err(_) => {
-                let waited = head_time_max.as_secs_f32();
-                let message = format!("{host} accepted the request but did not begin to answer for {waited} s.");
-                return Err(Failure::new(FailureKind::Timeout, message));
-            }
-        };
-        Answer::new(response, host)
+        let sending = self.client(url)?.post(url.clone()).headers(headers).body(body);
+        begin(url, sending, head_time_max).await
     }
+
+    /// Asks for something and waits for the head of the answer, at most `head_time_max`.
+    pub async fn get(&self, url: &Url, headers: HeaderMap, head_time_max: Duration) -> Result<Answer, Failure> {
+        let sending = self.client(url)?.get(url.clone()).headers(headers);
+        begin(url, sending, head_time_max).await
+    }
+}
+
+async fn begin(url: &Url, request: reqwest::RequestBuilder, head_time_max: Duration) -> Result<Answer, Failure> {
+    let host = url.host_str().unwrap_or("the provider").to_owned();
+    let response = match tokio::time::timeout(head_time_max, request.send()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(transport_failure(&error, &host)),
+        Err(_) => {
+            let waited = head_time_max.as_secs_f32();
+            let message = format!("{host} accepted the request but did not begin to answer for {waited} s.");
+            return Err(Failure::new(FailureKind::Timeout, message));
+        }
+    };
+    Answer::new(response, host)
 }
 
 /// The head of an answer and its body as it comes.

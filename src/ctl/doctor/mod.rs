@@ -69,7 +69,8 @@ pub async fn doctor(paths: &Paths, codex_home: Option<&Path>, json: bool) -> Res
         Ok(()) => Check::ok("journal", "readable"),
         Err(why) => Check::warn("journal", why, "until then `codex-proxyctl logs` shows nothing"),
     });
-    let stored = cataloguefile::load(&paths.state).ok().flatten().map(|stored| stored.client_version);
+    let stored = cataloguefile::load(&paths.state).ok().flatten();
+    let stored = stored.filter(cataloguefile::Stored::has_prompt).map(|stored| stored.client_version);
     checks.push(judge::catalogue(stored.as_deref(), client_version.as_deref()));
     checks.push(judge::lingering(lingers, &manager::user_name()));
     let ok = checks.iter().all(|check| check.verdict != Verdict::Fail);
@@ -212,7 +213,7 @@ async fn probe_providers(settings: Option<&Settings>, variables: Option<&[String
 }
 
 /// Which variable names the proxy to the world, if one does.
-fn proxy_variable() -> Option<&'static str> {
+pub(super) fn proxy_variable() -> Option<&'static str> {
     let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
     names.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }

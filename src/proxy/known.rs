@@ -1,0 +1,47 @@
+//! What providers said of their models, kept in two files: `catalogue.json` (whenever the user asks for it) and
+//! `provider-caps.json` (local servers, which change with what their user loads). The latter goes first.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use serde_json::Value;
+use tracing::warn;
+
+use crate::{
+    config::settings::{Provider, Settings},
+    host::{capsfile, cataloguefile},
+    model::listed::{Known, List},
+};
+
+/// What is kept of the providers of these settings. What cannot be read is logged, and not known.
+pub fn load(settings: &Settings, state: &Path, cache: &Path) -> Known {
+    let mut known = Known::default();
+    let caps = read("provider-caps.json", capsfile::load(cache)).map(|caps| caps.providers);
+    let lists = read("catalogue.json", cataloguefile::load(state)).map(|stored| stored.providers);
+    for kept in [caps, lists].into_iter().flatten() {
+        for provider in settings.providers.values() {
+            if let Some(list) = list_of(&kept, provider) {
+                known.add(&provider.name, &list.models);
+            }
+        }
+    }
+    known
+}
+
+/// The list that is kept of a provider, if it is from the address that it has now.
+pub fn list_of(kept: &BTreeMap<String, Value>, provider: &Provider) -> Option<List> {
+    let list: List = serde_json::from_value(kept.get(&provider.name)?.clone()).ok()?;
+    (list.address == provider.base_url.as_str()).then_some(list)
+}
+
+/// The same as it is kept.
+pub fn value_of(list: &List) -> Value {
+    // Texts and numbers have no way to fail.
+    serde_json::to_value(list).unwrap_or_default()
+}
+
+fn read<T>(name: &str, file: io::Result<Option<T>>) -> Option<T> {
+    file.unwrap_or_else(|error| {
+        warn!(codex_name = name, codex_error = %error, "cannot read what is known of providers' models");
+        None
+    })
+}
