@@ -251,6 +251,8 @@ async fn proxy(
     let keeping = ledger::keep(Arc::clone(&service), &paths.state).map(tokio::spawn);
     let reloader = Arc::new(Reloader::new(Arc::clone(&service), layers, paths.state, paths.cache, manager));
     tasks.spawn(reload_on(reload, Arc::clone(&reloader)));
+    let learner = Arc::clone(&reloader);
+    tasks.spawn(async move { learner.keep_learning().await });
     // Before the manager hears that we are ready: then who waits for that finds the name.
     let bus = Bus::connect(Arc::clone(&service), reloader, vec![address.to_string()], managed).await;
     tasks.spawn(bus.keep());

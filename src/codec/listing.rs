@@ -22,8 +22,10 @@ const TOKENS_MAX: u64 = 1 << 40;
 /// How a provider lists its models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
-    /// `GET /models`, `{"data":[{"id":…}]}`; many add to an entry what it can do. So does vLLM.
+    /// `GET /models`, `{"data":[{"id":…}]}`; many add to an entry what it can do.
     OpenAi,
+    /// The same of vLLM, which adds `max_model_len`: what it is set to.
+    Vllm,
     /// `GET /models` with `x-api-key` and `anthropic-version`, in pages.
     Anthropic,
     /// `GET /models` with `x-goog-api-key`, in pages.
@@ -47,6 +49,7 @@ impl Listing {
             ("chat", "ollama") => Self::Ollama,
             ("chat", "lmstudio") => Self::LmStudio,
             ("chat", "llamacpp") => Self::LlamaCpp,
+            ("chat", "vllm") => Self::Vllm,
             ("chat" | "responses", _) => Self::OpenAi,
             (_, _) => Self::None,
         }
@@ -55,7 +58,7 @@ impl Listing {
     /// For people: what is asked.
     pub fn describe(self) -> &'static str {
         match self {
-            Self::OpenAi | Self::Anthropic | Self::Gemini => "/models",
+            Self::OpenAi | Self::Vllm | Self::Anthropic | Self::Gemini => "/models",
             Self::Ollama => "/api/tags, /api/show",
             Self::LmStudio => "/api/v0/models",
             Self::LlamaCpp => "/models, /props",
@@ -63,9 +66,9 @@ impl Listing {
         }
     }
 
-    /// Whether the server says how it is set now, which changes whenever its user loads another model.
+    /// Whether it is that of a server of the user's own, which says how it is set now.
     pub fn is_of_the_moment(self) -> bool {
-        matches!(self, Self::Ollama | Self::LmStudio | Self::LlamaCpp)
+        matches!(self, Self::Ollama | Self::LmStudio | Self::LlamaCpp | Self::Vllm)
     }
 }
 

@@ -191,7 +191,7 @@ pub const PRESETS: &[Preset] = &[
     // On this machine, each at its usual port.
     local("ollama", "Ollama", "http://127.0.0.1:11434/v1", "ollama", Listing::Ollama),
     local("lmstudio", "LM Studio", "http://127.0.0.1:1234/v1", "lmstudio", Listing::LmStudio),
-    local("vllm", "vLLM", "http://127.0.0.1:8000/v1", "vllm", Listing::OpenAi),
+    local("vllm", "vLLM", "http://127.0.0.1:8000/v1", "vllm", Listing::Vllm),
     local("llamacpp", "llama.cpp server", "http://127.0.0.1:8080/v1", "llamacpp", Listing::LlamaCpp),
 ];
 

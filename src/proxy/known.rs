@@ -7,7 +7,10 @@ use serde_json::Value;
 use tracing::warn;
 
 use crate::{
-    config::settings::{Provider, Settings},
+    config::{
+        base_url,
+        settings::{Provider, Settings},
+    },
     host::{capsfile, cataloguefile},
     model::listed::{Known, List},
 };
@@ -25,6 +28,17 @@ pub fn load(settings: &Settings, state: &Path, cache: &Path) -> Known {
         }
     }
     known
+}
+
+/// The servers of the user's own whose word would be used: a model without a configured window is routed to them.
+pub fn to_be_asked(settings: &Settings) -> Vec<&Provider> {
+    let is_wanted = |provider: &&Provider| {
+        let silent = settings.models.values().filter(|model| model.context_window.is_none() || model.images.is_none());
+        provider.listing.is_of_the_moment()
+            && base_url::is_local(&provider.base_url)
+            && silent.flat_map(|model| &model.routes).any(|route| route.provider == provider.name)
+    };
+    settings.providers.values().filter(is_wanted).collect()
 }
 
 /// The list that is kept of a provider, if it is from the address that it has now.

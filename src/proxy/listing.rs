@@ -57,8 +57,38 @@ pub async fn ask(
     })
 }
 
+/// [`ask`] with the first key that can be had.
+///
+/// # Errors
+/// As [`ask`], in words; or why no key can be had.
+pub async fn ask_with_first_key(upstreams: &Upstreams, provider: &Provider) -> Result<Vec<Listed>, String> {
+    let surroundings = Surroundings::from_env();
+    let mut key = None;
+    let mut missing = None;
+    for account in provider.accounts.iter().filter(|account| account.enabled) {
+        match account.key.resolve(&surroundings).await {
+            Ok(found) => {
+                key = Some(found);
+                break;
+            }
+            Err(error) => missing = missing.or_else(|| Some(chain(&error))),
+        }
+    }
+    match (key, missing) {
+        (None, Some(why)) => Err(why),
+        (key, _) => ask(upstreams, provider, key.as_ref(), &surroundings).await.map_err(|failure| failure.message),
+    }
+}
+
 /// What such a request carries: the configured headers, and the key where this provider looks for it.
-async fn headers(provider: &Provider, key: Option<&Secret>, surroundings: &Surroundings) -> Result<HeaderMap, Failure> {
+///
+/// # Errors
+/// A header's value cannot be had, or cannot stand in a header.
+pub async fn headers(
+    provider: &Provider,
+    key: Option<&Secret>,
+    surroundings: &Surroundings,
+) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity"));
@@ -90,7 +120,12 @@ async fn headers(provider: &Provider, key: Option<&Secret>, surroundings: &Surro
         match provider.listing {
             Listing::Anthropic => put(&HeaderName::from_static("x-api-key"), key.expose())?,
             Listing::Gemini => put(&HeaderName::from_static("x-goog-api-key"), key.expose())?,
-            Listing::OpenAi | Listing::Ollama | Listing::LmStudio | Listing::LlamaCpp | Listing::None => {
+            Listing::OpenAi
+            | Listing::Vllm
+            | Listing::Ollama
+            | Listing::LmStudio
+            | Listing::LlamaCpp
+            | Listing::None => {
                 put(&header::AUTHORIZATION, &format!("Bearer {}", key.expose()))?;
             }
         }
@@ -107,7 +142,7 @@ struct Asker<'a> {
 impl Asker<'_> {
     async fn list(&self) -> Result<Vec<Listed>, Failure> {
         let native = match self.provider.listing {
-            Listing::OpenAi => return self.openai().await,
+            Listing::OpenAi | Listing::Vllm => return self.openai().await,
             Listing::Anthropic => return self.pages(listing::anthropic, "limit", "after_id").await,
             Listing::Gemini => return self.pages(listing::gemini, "pageSize", "pageToken").await,
             Listing::None => {

@@ -1,21 +1,27 @@
 //! Reading the configuration anew, for SIGHUP and for the bus alike.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::Mutex;
-use tracing::{error, info, warn};
+use tokio::sync::{Mutex, Notify};
+use tracing::{debug, error, info, warn};
 
 use super::{
-    catalogue, known,
+    catalogue, known, listing,
     service::{Prompt, Service, State},
 };
 use crate::{
     config::{self, Layers, Settings},
-    host::{cataloguefile, manager::Manager, secretfile},
+    host::{capsfile, cataloguefile, manager::Manager, secretfile},
+    model::listed::List,
 };
+
+/// For one server of the user's own.
+const SERVER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Knows where the configuration lies and who wants to hear of it.
 #[derive(Debug)]
@@ -27,12 +33,66 @@ pub struct Reloader {
     manager: Manager,
     /// One at a time, or an older reading could win.
     turn: Mutex<()>,
+    /// For who learns afterwards.
+    reloaded: Notify,
 }
 
 impl Reloader {
     /// Reads `layers`, the stored catalogue in `state`, and what is known of local servers in `cache`.
     pub fn new(service: Arc<Service>, layers: Layers, state: PathBuf, cache: PathBuf, manager: Manager) -> Self {
-        Self { service, layers, state, cache, manager, turn: Mutex::new(()) }
+        Self { service, layers, state, cache, manager, turn: Mutex::new(()), reloaded: Notify::new() }
+    }
+
+    /// Asks the user's own servers what they are set to, now and after every reload, and puts in force what is news.
+    /// Never returns.
+    pub async fn keep_learning(&self) {
+        loop {
+            self.learn().await;
+            self.reloaded.notified().await;
+        }
+    }
+
+    async fn learn(&self) {
+        let live = self.service.live();
+        let mut lists = BTreeMap::new();
+        for provider in known::to_be_asked(&live.settings) {
+            let asking = listing::ask_with_first_key(&live.upstreams, provider);
+            match tokio::time::timeout(SERVER_TIME_MAX, asking).await {
+                Ok(Ok(models)) => {
+                    let asked_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                    let list = List { address: provider.base_url.to_string(), asked_s, models };
+                    lists.insert(provider.name.clone(), known::value_of(&list));
+                }
+                // It need not run; what it said last is still there.
+                Ok(Err(error)) => debug!(
+                    codex_provider = provider.name,
+                    codex_error = error,
+                    "a local server does not list its models"
+                ),
+                Err(_) => debug!(codex_provider = provider.name, "a local server is slow to list its models"),
+            }
+        }
+        if lists.is_empty() {
+            return;
+        }
+        let _turn = self.turn.lock().await;
+        // What is in force may have changed meanwhile.
+        let settings = self.service.live().settings.clone();
+        let (state, cache) = (self.state.clone(), self.cache.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            if let Err(error) = capsfile::update(&cache, |caps| caps.providers.extend(lists)) {
+                warn!(codex_error = %error, "cannot keep what local servers say of themselves");
+            }
+            let known = known::load(&settings, &state, &cache);
+            (Settings { known, ..settings }, prompt(&state))
+        })
+        .await;
+        if let Ok((settings, prompt)) = read
+            && settings.known != self.service.live().settings.known
+        {
+            self.service.reload(settings, &prompt);
+            info!("local servers said what they are set to");
+        }
     }
 
     /// Puts the configuration and the system prompt in force as they are now.
@@ -45,6 +105,9 @@ impl Reloader {
         let result = self.read().await;
         self.service.set_reload_error(result.as_ref().err().cloned().unwrap_or_default());
         self.manager.ready(&self.service.status_line());
+        if result.is_ok() {
+            self.reloaded.notify_one();
+        }
         result
     }
 
