@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use codex_proxy::ctl::{
-    CtlError, Outcome, catalogue, control, demo, doctor, incidents, logs, setup, status, token, usage, watchdog,
+    CtlError, Outcome, catalogue, control, demo, doctor, incidents, logs, models, providers, setup, status, token,
+    usage, watchdog,
 };
 use codex_proxy::host::paths::Paths;
 
@@ -110,6 +111,12 @@ enum Command {
         #[arg(long)]
         hold: bool,
     },
+    /// The places that serve models: which there could be, which there are, one more, and whether one works
+    #[command(subcommand)]
+    Providers(ProvidersCommand),
+    /// Which models the providers have, and what is known of them
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// What clients are told about the models
     #[command(subcommand)]
     Catalogue(CatalogueCommand),
@@ -220,6 +227,105 @@ enum IncidentsCommand {
 }
 
 #[derive(Subcommand)]
+enum ProvidersCommand {
+    /// The services whose address and peculiarities are known here
+    Presets {
+        /// Only those with this in their name or title
+        #[arg(value_name = "FILTER")]
+        filter: Option<String>,
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
+    /// The configured providers, and where their keys come from
+    List {
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a provider into your config.toml, and tell the running proxy
+    Add(Box<AddArgs>),
+    /// Try a provider step by step: address, connection, key, TLS, models, an answer, a tool call; exits 1 if one fails
+    Test {
+        /// The provider
+        name: String,
+        /// The model's id there, for the answers [default: one that the configuration uses, or the only one listed]
+        #[arg(long, value_name = "ID")]
+        model: Option<String>,
+        /// Ask for no answers: they cost a few tokens
+        #[arg(long)]
+        free: bool,
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct AddArgs {
+    /// What it is to be called
+    name: String,
+    /// What it is: see `providers presets` [default: NAME, if that is one]
+    #[arg(long, value_name = "PRESET")]
+    preset: Option<String>,
+    /// Its address, if it is not the preset's
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+    /// What it is spoken to in, if not as the preset says
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Option<String>,
+    /// The peculiarities of its Chat Completions, if not as the preset says
+    #[arg(long, value_name = "DIALECT")]
+    dialect: Option<String>,
+    /// The key is in this variable of the proxy's environment (a service does not see your shell's)
+    #[arg(long, value_name = "VARIABLE", group = "key")]
+    key_env: Option<String>,
+    /// The key is in this file, which only you can read
+    #[arg(long, value_name = "FILE", group = "key")]
+    key_file: Option<PathBuf>,
+    /// The key is this credential of the unit
+    #[arg(long, value_name = "NAME", group = "key")]
+    key_credential: Option<String>,
+    /// This program prints the key; words, no shell
+    #[arg(long, value_name = "COMMAND", group = "key")]
+    key_command: Option<String>,
+    /// Read the key from standard input, and keep it in a file of mode 0600
+    #[arg(long, group = "key")]
+    key_stdin: bool,
+    /// It needs no key
+    #[arg(long, group = "key")]
+    no_key: bool,
+    /// Offer this model of it, by its id there, or as NAME=ID; again for more
+    #[arg(long = "model", value_name = "[NAME=]ID")]
+    models: Vec<String>,
+    /// Write over a provider of that name
+    #[arg(long)]
+    replace: bool,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Subcommand)]
+enum ModelsCommand {
+    /// Ask the providers for their models and keep what they say; exits 1 if one does not answer
+    Refresh {
+        /// Only this provider
+        #[arg(value_name = "PROVIDER")]
+        provider: Option<String>,
+    },
+    /// What they said when they were last asked
+    List {
+        /// Only this provider
+        #[arg(value_name = "PROVIDER")]
+        provider: Option<String>,
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
 enum CatalogueCommand {
     /// Read the system prompt from the installed client again, after an update of it
     Refresh {
@@ -285,6 +391,9 @@ async fn run(command: Command) -> Result<u8, CtlError> {
             let token = token::for_port(port, &state_dir()?, token::LISTENER_WAIT, stranger)?;
             Outcome::of(format!("{}\n", token.reveal()))
         }
+        Command::Providers(command) => providers(command, &paths()?).await?,
+        Command::Models(ModelsCommand::Refresh { provider }) => models::refresh(provider.as_deref(), &paths()?).await?,
+        Command::Models(ModelsCommand::List { provider, json }) => models::list(provider.as_deref(), &paths()?, json)?,
         Command::Catalogue(CatalogueCommand::Refresh { codex }) => {
             Outcome::of(format!("{}\n", catalogue::refresh(&state_dir()?, codex.as_deref()).await?))
         }
@@ -297,6 +406,37 @@ async fn run(command: Command) -> Result<u8, CtlError> {
     };
     show(&text)?;
     Ok(code)
+}
+
+async fn providers(command: ProvidersCommand, paths: &Paths) -> Result<Outcome, CtlError> {
+    match command {
+        ProvidersCommand::Presets { filter, json } => providers::presets(filter.as_deref(), json),
+        ProvidersCommand::List { json } => providers::list(paths, json),
+        ProvidersCommand::Add(args) => {
+            let options = providers::AddOptions {
+                name: args.name,
+                preset: args.preset,
+                base_url: args.base_url,
+                protocol: args.protocol,
+                dialect: args.dialect,
+                key_env: args.key_env,
+                key_file: args.key_file,
+                key_credential: args.key_credential,
+                key_command: args.key_command,
+                key_stdin: args.key_stdin,
+                no_key: args.no_key,
+                models: args.models,
+                replace: args.replace,
+                dry_run: args.dry_run,
+            };
+            providers::add(&options, paths).await
+        }
+        ProvidersCommand::Test { name, model, free, json } => {
+            // What cannot be printed is no reason to stop halfway.
+            let mut say = |line: &str| drop(show(&format!("{line}\n")));
+            providers::trial::test(&providers::trial::Options { name, model, free, json }, paths, &mut say).await
+        }
+    }
 }
 
 fn incidents(command: IncidentsCommand, state: &Path) -> Result<Outcome, CtlError> {

@@ -85,9 +85,25 @@ impl Layers {
 /// # Errors
 /// Everything that is wrong: with reading and syntax first, since meaning depends on them.
 pub fn load(layers: &Layers) -> Result<Settings, ConfigErrors> {
+    load_instead(layers, None)
+}
+
+/// The same as if `file` held that text already: what a change would mean.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(layers: &Layers, file: &Path, text: &str) -> Result<Settings, ConfigErrors> {
+    load_instead(layers, Some((file, text)))
+}
+
+fn load_instead(layers: &Layers, instead: Option<(&Path, &str)>) -> Result<Settings, ConfigErrors> {
     let mut report = Report::default();
     let mut texts = Vec::new();
-    let mut read = |path: PathBuf, demanded: bool, report: &mut Report| match read_file(&path) {
+    let text_of = |path: &Path| match instead {
+        Some((file, text)) if file == path => Ok(text.to_owned()),
+        _ => read_file(path),
+    };
+    let mut read = |path: PathBuf, demanded: bool, report: &mut Report| match text_of(&path) {
         Ok(text) => texts.push((path, text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !demanded => {}
         Err(source) => report.add(ConfigError::Read { file: path, source }),

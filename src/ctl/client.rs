@@ -73,7 +73,7 @@ impl ProxyClient {
     }
 }
 
-fn loopback(silence_max: Duration) -> Result<Client, String> {
+pub(super) fn loopback(silence_max: Duration) -> Result<Client, String> {
     // An error says that one was installed before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()

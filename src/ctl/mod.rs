@@ -6,7 +6,8 @@
 //! The service is looked after through `systemctl --user` (`manager.rs`) and `GET /health` (`client.rs`); what they say
 //! is judged in PURE files (`units.rs`, `doctor/judge.rs`). `status.rs` is the one place that looks. The watchdog is asked
 //! over the bus (`watchdog.rs`); what it found and did is read from its files (`incidents.rs`), whether or not it runs, and so
-//! is the record of usage (`usage.rs`).
+//! is the record of usage (`usage.rs`). Providers are listed, added and tried (`providers/`), and asked for their models
+//! (`models.rs`), by the proxy's own code within this program, whether or not the proxy runs.
 
 pub mod catalogue;
 pub mod client;
@@ -17,7 +18,10 @@ pub mod doctor;
 pub mod incidents;
 pub mod logs;
 pub mod manager;
+pub mod models;
 pub mod port;
+pub mod providers;
+pub mod proxy_bus;
 pub mod setup;
 pub mod status;
 pub mod times;
@@ -85,6 +89,24 @@ impl CtlError {
 
 fn lines(report: &[String]) -> String {
     report.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+}
+
+/// Columns as wide as they need, with their heads; the last one is not filled up.
+fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let heads: Vec<String> = heads.iter().map(ToString::to_string).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row
+            .iter()
+            .enumerate()
+            .map(|(column, cell)| format!("{cell:<width$}", width = width(column).unwrap_or_default()))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 fn json_line(report: &impl serde::Serialize) -> Result<String, CtlError> {

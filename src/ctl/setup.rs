@@ -266,7 +266,7 @@ fn refusal(config: &Path, error: &EditError) -> CtlError {
 }
 
 /// Replaces the file unless it is not `old` any more; says whether it did.
-fn exchange(target: &Path, old: Option<&str>, new: Option<&str>) -> Result<bool, CtlError> {
+pub(super) fn exchange(target: &Path, old: Option<&str>, new: Option<&str>) -> Result<bool, CtlError> {
     let Some(new) = new else {
         if read_text(target)?.as_deref() != old {
             return Ok(false);
@@ -332,7 +332,7 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, CtlError> {
     }
 }
 
-fn follow_links(path: &Path) -> Result<PathBuf, CtlError> {
+pub(super) fn follow_links(path: &Path) -> Result<PathBuf, CtlError> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
@@ -344,7 +344,7 @@ fn follow_links(path: &Path) -> Result<PathBuf, CtlError> {
 }
 
 /// The changed lines, `-` before those that go and `+` before those that come.
-fn difference(old: &str, new: &str) -> Vec<String> {
+pub(super) fn difference(old: &str, new: &str) -> Vec<String> {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     // Length of the longest common sequence of the rests from (row, column) on.
     let mut common = vec![vec![0_u32; new.len() + 1]; old.len() + 1];

@@ -96,7 +96,7 @@ impl From<zbus::Error> for WatchdogError {
     }
 }
 
-async fn connect() -> zbus::Result<Connection> {
+pub(super) async fn connect() -> zbus::Result<Connection> {
     let builder = match manager::missing_runtime_directory() {
         Some(runtime) if std::env::var_os("DBUS_SESSION_BUS_ADDRESS").is_none() => {
             connection::Builder::address(format!("unix:path={}/bus", runtime.display()).as_str())

@@ -20,6 +20,7 @@ mod codex;
 mod config;
 mod ctl;
 mod ctl_incidents;
+mod ctl_providers;
 mod ctl_service;
 mod ctl_watchdog;
 mod exchange;

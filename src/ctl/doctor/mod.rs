@@ -22,6 +22,7 @@ use crate::config::{self, Layers, Settings, endpoint};
 use crate::host::log::chain;
 use crate::host::paths::Paths;
 use crate::host::{cataloguefile, secretfile};
+use crate::proxy::listing;
 
 /// For one provider; a slow network needs a name, a connection and a handshake in it.
 const PROVIDER_LIMIT: Duration = Duration::from_secs(8);
@@ -221,39 +222,28 @@ pub(super) fn proxy_variable() -> Option<&'static str> {
 async fn reach(provider: &Provider, key: Option<&KeySource>) -> Reached {
     let surroundings = Surroundings::from_env();
     let ask = async {
-        let mut request = match request(provider) {
+        let request = match request(provider) {
             Ok(request) => request,
             Err(why) => return Reached::NoAnswer(why),
         };
-        for (name, value) in &provider.headers {
-            let value = match value {
-                HeaderSource::Literal(value) => value.clone(),
-                HeaderSource::Key(source) => match source.resolve(&surroundings).await {
-                    Ok(value) => value,
-                    Err(error) => return no_key(&error),
-                },
-            };
-            request = request.header(name, value.expose());
-        }
-        if let Some(key) = key {
-            match key.resolve(&surroundings).await {
-                Ok(key) => {
-                    let (name, before) = endpoint::key_header(provider.protocol);
-                    let Ok(mut value) = HeaderValue::from_str(&format!("{before}{}", key.expose())) else {
-                        return Reached::NoKey("it has characters that a header cannot have".to_owned());
-                    };
-                    value.set_sensitive(true);
-                    request = request.header(name, value);
-                }
+        let key = match key {
+            Some(key) => match key.resolve(&surroundings).await {
+                Ok(key) => Some(key),
                 Err(error) => return no_key(&error),
-            }
+            },
+            None => None,
+        };
+        let of_the_unit = |source: &HeaderSource| matches!(source, HeaderSource::Key(KeySource::Credential(_)));
+        if surroundings.credentials_directory.is_none()
+            && provider.headers.iter().any(|(_, source)| of_the_unit(source))
+        {
+            return Reached::KeyElsewhere;
         }
-        for (name, value) in endpoint::fixed_headers(provider.protocol) {
-            if provider.headers.iter().all(|(configured, _)| configured != name) {
-                request = request.header(*name, *value);
-            }
-        }
-        match request.send().await {
+        let headers = match listing::headers(provider, key.as_ref(), &surroundings).await {
+            Ok(headers) => headers,
+            Err(failure) => return Reached::NoKey(failure.message),
+        };
+        match request.headers(headers).send().await {
             Ok(answer) => Reached::Status(answer.status().as_u16()),
             Err(error) if error.is_connect() => failed_hop(provider, chain(&error.without_url())).await,
             Err(error) => Reached::NoAnswer(chain(&error.without_url())),
