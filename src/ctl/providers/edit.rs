@@ -193,7 +193,14 @@ fn append(routes: &mut Array, route: &str) {
         .filter(|prefix| prefix.contains('\n'))
         .map(|prefix| prefix[prefix.rfind('\n').unwrap_or(0)..].to_owned());
     match own_line {
-        Some(prefix) => routes.push_formatted(Value::from(route).decorated(prefix, "")),
+        Some(prefix) => {
+            // A comment behind the last comma is the last item's, and stays with it.
+            let comment = routes.trailing().as_str().unwrap_or_default().trim_end().to_owned();
+            if !comment.is_empty() {
+                routes.set_trailing("\n");
+            }
+            routes.push_formatted(Value::from(route).decorated(format!("{comment}{prefix}"), ""));
+        }
         None => routes.push(route),
     }
 }
