@@ -9,6 +9,9 @@
 pub mod chat;
 pub mod custom;
 pub mod demo;
+pub mod effort;
+pub mod history;
+pub mod json;
 pub mod listing;
 pub mod names;
 pub mod relay;
@@ -60,6 +63,16 @@ impl Protocol {
         }
     }
 }
+
+/// Thoughts of one answer are kept, to be returned, up to this size in bytes.
+pub const THOUGHTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// An answer's text and calls are passed on up to this size in bytes, some sixteen million tokens. It is also the limit
+/// of a body that comes whole.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// More calls than this in one answer are a runaway.
+pub const CALLS_MAX: usize = 512;
 
 /// Where a request goes and how that place wants to be spoken to.
 #[derive(Debug, Clone)]

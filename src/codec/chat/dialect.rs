@@ -3,6 +3,8 @@
 //! Everything host-specific of this protocol is a field here; `request.rs` and `stream.rs` know no host by name. Each
 //! row names its sources. A host without a row is spoken to as `generic`: only what every server understands.
 
+use crate::codec::effort;
+
 /// How one host speaks Chat Completions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dialect {
@@ -506,28 +508,7 @@ impl Dialect {
     /// The ladder's step for an effort: the same word, or the nearest step, towards `high` if two are as near; `None` if
     /// the word is unknown or the ladder empty. `none` never becomes a step that thinks.
     pub fn effort(&self, wanted: &str) -> Option<&'static str> {
-        if let Some(same) = self.efforts.iter().find(|e| **e == wanted) {
-            return Some(same);
-        }
-        let wanted = effort_rank(wanted).filter(|rank| *rank > 0)?;
-        let high = effort_rank("high").unwrap_or_default();
-        let steps = self.efforts.iter().filter_map(|e| Some((effort_rank(e).filter(|rank| *rank > 0)?, *e)));
-        steps.min_by_key(|(rank, _)| (rank.abs_diff(wanted), rank.abs_diff(high))).map(|(_, step)| step)
-    }
-}
-
-/// The usual words for effort, in order; `None` if there is no such word.
-fn effort_rank(word: &str) -> Option<u8> {
-    match word {
-        "none" | "off" => Some(0),
-        "minimal" => Some(1),
-        "low" => Some(2),
-        "medium" => Some(3),
-        "high" => Some(4),
-        "xhigh" => Some(5),
-        "max" => Some(6),
-        "ultra" => Some(7),
-        _ => None,
+        effort::nearest(self.efforts, wanted)
     }
 }
 
@@ -540,7 +521,7 @@ mod tests {
         for (i, row) in DIALECTS.iter().enumerate() {
             assert_eq!(DIALECTS.iter().position(|d| d.name == row.name), Some(i));
             assert!(!row.source.is_empty() && row.tool_name_max >= 16, "{}", row.name);
-            assert!(row.efforts.iter().all(|e| effort_rank(e).is_some()), "{}", row.name);
+            assert!(row.efforts.iter().all(|e| effort::rank(e).is_some()), "{}", row.name);
         }
     }
 

@@ -27,7 +27,8 @@ use super::{
 };
 use crate::{
     codec::{
-        DecodeError, Target,
+        ANSWER_BYTES_MAX, DecodeError, THOUGHTS_BYTES_MAX, Target,
+        json::{borrowed, number_of, text_of, why},
         names::Names,
         sse::{Frame, Framer},
     },
@@ -38,13 +39,6 @@ use crate::{
         usage::Usage,
     },
 };
-
-/// Thoughts of one answer are kept, to be returned, up to this size in bytes.
-pub const THOUGHTS_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// An answer's text and calls are passed on up to this size in bytes, some sixteen million tokens. It is also the limit
-/// of a body that comes whole.
-pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Reads one answer.
 #[derive(Debug)]
@@ -141,9 +135,8 @@ impl StreamDecoder {
         if !data.starts_with('{') {
             return self.odd_frame(frame.event, data);
         }
-        let chunk: wire::Chunk<'_> = serde_json::from_str(data).map_err(|e| DecodeError::Malformed {
-            what: format!("a chunk is not what it should be ({})", e.classify_word()),
-        })?;
+        let chunk: wire::Chunk<'_> = serde_json::from_str(data)
+            .map_err(|e| DecodeError::Malformed { what: format!("a chunk is not what it should be ({})", why(&e)) })?;
         if let Some(failure) = error_in(&chunk, data) {
             return Err(DecodeError::Upstream(failure));
         }
@@ -224,7 +217,7 @@ impl StreamDecoder {
 
     /// The input ended properly, but no finish reason came.
     fn unannounced(&self) -> End {
-        let half_a_call = self.calls.iter().any(|call| call.arguments.begun && !call.arguments.complete);
+        let half_a_call = self.calls.iter().any(|call| call.arguments.so_far.begun && !call.arguments.so_far.complete);
         if (self.done || self.presumed) && !half_a_call && (self.said_something() || self.usage.is_some()) {
             return End::Complete;
         }
@@ -751,55 +744,6 @@ fn failure_of(error: DecodeError) -> Failure {
     }
 }
 
-/// The text of a JSON string; numbers as they are written (ids, codes); `None` for the rest.
-fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
-    match raw.get().as_bytes().first() {
-        Some(b'"') => borrowed(raw.get()),
-        Some(b'0'..=b'9' | b'-') => Some(Cow::Borrowed(raw.get())),
-        Some(_) | None => None,
-    }
-}
-
-/// A JSON number, or a string that holds one.
-fn number_of(raw: &RawValue) -> Option<u64> {
-    text_of(raw)?.parse().ok()
-}
-
-/// A JSON string without copying, unless it holds escapes.
-fn borrowed(json: &str) -> Option<Cow<'_, str>> {
-    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
-    if !inner.contains('\\') {
-        return Some(Cow::Borrowed(inner));
-    }
-    serde_json::from_str(json).or_else(|_| serde_json::from_str(&without_lone_surrogates(json))).ok().map(Cow::Owned)
-}
-
-/// A JSON string in which `\ufffd` stands for every half of a surrogate pair that lacks the other: gateways that cut text
-/// into pieces by UTF-16 units write such halves, and one is no reason to lose the piece.
-fn without_lone_surrogates(json: &str) -> String {
-    let unit = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
-    let mut out = String::with_capacity(json.len());
-    let mut rest = json;
-    while let Some(at) = rest.find('\\') {
-        let (before, escape) = rest.split_at(at);
-        out.push_str(before);
-        let length = match (unit(escape), escape.get(6..).and_then(unit)) {
-            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => 12,
-            (Some(0xd800..0xe000), _) => {
-                out.push('\u{fffd}');
-                rest = &escape[6..];
-                continue;
-            }
-            // The backslash and what it escapes.
-            (_, _) => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
-        };
-        out.push_str(&escape[..length]);
-        rest = &escape[length..];
-    }
-    out.push_str(rest);
-    out
-}
-
 /// The text in a string, or in an object or array that holds text somewhere (`{"text":…}`, `[{"type":"text",…}]`).
 fn nested_text(raw: &RawValue) -> Cow<'_, str> {
     fn collect(value: &serde_json::Value, depth: u8, text: &mut String) {
@@ -826,39 +770,5 @@ fn nested_text(raw: &RawValue) -> Cow<'_, str> {
             Cow::Owned(text)
         }
         Some(_) | None => Cow::Borrowed(""),
-    }
-}
-
-/// Why a chunk could not be read, without its content.
-trait ClassifyWord {
-    fn classify_word(&self) -> &'static str;
-}
-
-impl ClassifyWord for serde_json::Error {
-    fn classify_word(&self) -> &'static str {
-        match self.classify() {
-            serde_json::error::Category::Eof => "it ends early",
-            serde_json::error::Category::Syntax => "not JSON",
-            serde_json::error::Category::Data => "a field of another type",
-            serde_json::error::Category::Io => "not read",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn half_a_pair_does_not_cost_the_text_around_it() {
-        for (json, text) in [
-            (r#""ab\ud83e""#, "ab\u{fffd}"),
-            (r#""\udd80 cd""#, "\u{fffd} cd"),
-            (r#""\ud83e\udd80 \ud83e\n\\ud83e""#, "🦀 \u{fffd}\n\\ud83e"),
-            (r#""\ud83e\ud83e\udd80""#, "\u{fffd}🦀"),
-        ] {
-            assert_eq!(borrowed(json).as_deref(), Some(text), "{json}");
-        }
-        assert_eq!(borrowed(r#""\u12""#), None);
     }
 }

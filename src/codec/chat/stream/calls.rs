@@ -7,21 +7,19 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::{StreamDecoder, borrowed};
+use super::StreamDecoder;
 use crate::{
     codec::{
-        DecodeError,
+        CALLS_MAX, DecodeError,
         chat::{thoughts::Field, wire},
         custom::Unwrapper,
+        json::{Progress, borrowed},
     },
     model::{
         event::{Event, ItemKey, ItemKind},
         request::{ToolKind, ToolRef},
     },
 };
-
-/// More calls than this in one answer are a runaway.
-pub const CALLS_MAX: usize = 512;
 
 /// Longer names of tools are none.
 const NAME_BYTES_MAX: usize = 1024;
@@ -44,14 +42,10 @@ struct OpenCall {
     unwrapper: Option<Unwrapper>,
 }
 
-/// How far the JSON of a call's arguments has come.
+/// What has come of a call's arguments.
 #[derive(Debug, Default)]
 pub(super) struct Arguments {
-    pub(super) begun: bool,
-    depth: u32,
-    in_string: bool,
-    escaped: bool,
-    pub(super) complete: bool,
+    pub(super) so_far: Progress,
     /// Size and hash of all that came.
     bytes: usize,
     hash: u64,
@@ -60,25 +54,13 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Whether the text says again what is already complete: some hosts end with the whole call once more.
     fn repeated_by(&self, text: &str) -> bool {
-        self.complete && text.len() == self.bytes && mix(0, text) == self.hash
+        self.so_far.complete && text.len() == self.bytes && mix(0, text) == self.hash
     }
 
     fn feed(&mut self, text: &str) {
         self.bytes += text.len();
         self.hash = mix(self.hash, text);
-        for byte in text.bytes() {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' if self.in_string => self.escaped = true,
-                b'"' => self.in_string = !self.in_string,
-                _ if self.in_string => {}
-                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
-                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-                _ => {}
-            }
-            self.begun |= !byte.is_ascii_whitespace();
-        }
-        self.complete = self.begun && self.depth == 0 && !self.in_string;
+        self.so_far.feed(text);
     }
 }
 
@@ -187,14 +169,14 @@ impl StreamDecoder {
             return Some(candidate);
         }
         let other_id = !id.is_empty() && !call.id.is_empty() && id != call.id;
-        let unfinished = call.arguments.begun && !call.arguments.complete;
+        let unfinished = call.arguments.so_far.begun && !call.arguments.so_far.complete;
         // A name where a call has all it needs begins the next one: the index was used again, or there is none.
         let begins_next = if other_id {
             !unfinished
         } else if !id.is_empty() && id == call.id {
             false
         } else {
-            call.arguments.complete && !arguments.trim().is_empty()
+            call.arguments.so_far.complete && !arguments.trim().is_empty()
         };
         (!begins_next).then_some(candidate)
     }
@@ -266,14 +248,14 @@ impl StreamDecoder {
         calls.sort_by_key(|call| call.index.unwrap_or(0));
         for call in calls {
             let Some(mut open) = call.open else { continue };
-            let whole = complete || (!failed && call.arguments.complete);
+            let whole = complete || (!failed && call.arguments.so_far.complete);
             let rest = match open.unwrapper.take() {
                 Some(unwrapper) => {
                     let mut rest = String::new();
                     unwrapper.finish(&mut rest);
                     rest
                 }
-                None if whole && !call.arguments.begun => "{}".to_owned(),
+                None if whole && !call.arguments.so_far.begun => "{}".to_owned(),
                 None => String::new(),
             };
             if !rest.is_empty() {

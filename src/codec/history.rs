@@ -1,0 +1,107 @@
+//! What every protocol does alike to a conversation: which output belongs to which call, and the words that stand for
+//! what cannot be said. PURE.
+//!
+//! For `request.rs` of the upstream protocols.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::names::fnv1a;
+use crate::model::request::{Item, Loss, LossAction};
+
+/// Opens instructions that come as the user's words.
+pub const INSTRUCTIONS_LEAD: &str = "[instructions of the program you work in, not of the user]";
+/// Opens an output that answers no call.
+pub const ORPHAN_LEAD: &str = "Result of an earlier tool call:";
+/// Stands for the result of a call that has none.
+pub const NO_RESULT: &str = "No result: the call was interrupted.";
+/// Stands for a result without text.
+pub const EMPTY_RESULT: &str = "(no output)";
+/// Stands for a picture that the model cannot see.
+pub const NO_PICTURE: &str = "[a picture was left out: the model takes none]";
+
+/// What could not pass as it was, gathered.
+#[derive(Debug, Default)]
+pub struct Losses(pub Vec<Loss>);
+
+impl Losses {
+    /// Something is left out.
+    pub fn drop(&mut self, path: impl Into<String>, why: &'static str) {
+        self.0.push(Loss { path: path.into(), action: LossAction::Drop, why });
+    }
+
+    /// Something is said in another way.
+    pub fn approximate(&mut self, path: impl Into<String>, why: &'static str) {
+        self.0.push(Loss { path: path.into(), action: LossAction::Approximate, why });
+    }
+}
+
+/// Names an item in a [`Loss`].
+pub fn path(item: usize) -> String {
+    format!("input[{item}]")
+}
+
+/// Names a part of an item; `key` is `content` or `output`.
+pub fn part_path(item: usize, key: &str, part: usize) -> String {
+    format!("input[{item}].{key}[{part}]")
+}
+
+/// Which output belongs to which call.
+#[derive(Debug, Default)]
+pub struct Pairs {
+    /// By item of a call: its id on the wire, and the item of its output.
+    pub calls: BTreeMap<usize, (String, Option<usize>)>,
+    /// Items of outputs that belong to a call.
+    pub paired: BTreeSet<usize>,
+}
+
+impl Pairs {
+    /// Gives every call an id of its own, in the wire's shape, and finds its output: the outputs of an id belong to the
+    /// calls of that id in order. `wire_id` must depend on the id alone, so that it is the same in every request.
+    pub fn of(input: &[Item<'_>], wire_id: impl Fn(&str) -> String, losses: &mut Losses) -> Self {
+        let mut this = Self::default();
+        let mut waiting: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
+        let mut used = BTreeSet::new();
+        for (i, item) in input.iter().enumerate() {
+            match item {
+                Item::Call { call_id, .. } => {
+                    let mut id = wire_id(call_id);
+                    let mut nth = 2;
+                    while !used.insert(id.clone()) {
+                        id = wire_id(&format!("{call_id}_{nth}"));
+                        nth += 1;
+                    }
+                    if nth > 2 {
+                        losses.approximate(path(i), "another call has the same id, so it is given its own");
+                    }
+                    this.calls.insert(i, (id, None));
+                    waiting.entry(call_id).or_default().push_back(i);
+                }
+                Item::Output { call_id, .. } => {
+                    let call = waiting.get_mut(&**call_id).and_then(VecDeque::pop_front);
+                    if let Some((_, output)) = call.and_then(|call| this.calls.get_mut(&call)) {
+                        *output = Some(i);
+                        this.paired.insert(i);
+                    }
+                }
+                Item::Message { .. }
+                | Item::Reasoning { .. }
+                | Item::Hosted { .. }
+                | Item::Compaction { .. }
+                | Item::CompactionTrigger => {}
+            }
+        }
+        this
+    }
+}
+
+/// Nine letters and digits that stand for an id.
+pub fn short_id(id: &str) -> String {
+    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut hash = fnv1a(id.as_bytes(), 0);
+    let mut short = String::new();
+    for _ in 0..9 {
+        short.push(char::from(ALPHABET[(hash % 62) as usize]));
+        hash /= 62;
+    }
+    short
+}
