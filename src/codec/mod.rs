@@ -13,6 +13,7 @@ pub mod effort;
 pub mod history;
 pub mod json;
 pub mod listing;
+pub mod messages;
 pub mod names;
 pub mod relay;
 pub mod responses;

@@ -13,7 +13,7 @@ use crate::model::failure::{Failure, FailureKind};
 const MESSAGE_CHARS_MAX: usize = 500;
 
 /// Bodies are read up to this size, in bytes; an error page can be of any.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub(in crate::codec) const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// The failure behind an HTTP answer that is not a success.
 ///
@@ -21,14 +21,26 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// date, which `now` turns into a wait. The message never holds markup, control characters or what looks like a key.
 pub fn decode_error(status: u16, retry_after: Option<&str>, body: &[u8], now: SystemTime) -> Failure {
     let body = &body[..body.len().min(BODY_BYTES_MAX)];
-    failure_of(status, retry_after, Said::of(&String::from_utf8_lossy(body)), Some(now))
+    failure_of(status, retry_after, Said::of(&String::from_utf8_lossy(body)), Some(now), None)
+}
+
+/// The same for another protocol, which knows already what it means: only words and wait are looked for. `now` is
+/// unknown inside a stream.
+pub(in crate::codec) fn failure_known(
+    known: Option<FailureKind>,
+    status: u16,
+    retry_after: Option<&str>,
+    text: &str,
+    now: Option<SystemTime>,
+) -> Failure {
+    failure_of(status, retry_after, Said::of(text), now, known)
 }
 
 /// The failure behind an error object, or whatever else came where an answer was due, if the HTTP status was a success.
 pub(in crate::codec) fn failure_in_stream(text: &str) -> Failure {
     let said = Said::of(text);
     let status = said.code.parse().ok().filter(|code| (400..600).contains(code)).unwrap_or(0);
-    failure_of(status, None, said, None)
+    failure_of(status, None, said, None, None)
 }
 
 /// Whether a body is a web page.
@@ -159,14 +171,20 @@ impl Said {
 }
 
 /// `now`: unknown inside a stream; dates are then not understood.
-fn failure_of(status: u16, retry_after: Option<&str>, said: Said, now: Option<SystemTime>) -> Failure {
+fn failure_of(
+    status: u16,
+    retry_after: Option<&str>,
+    said: Said,
+    now: Option<SystemTime>,
+    known: Option<FailureKind>,
+) -> Failure {
     let words = format!("{} {} {}", said.message, said.code, said.kind).to_lowercase();
     let wait = retry_after
         .and_then(|value| span(value).or_else(|| until(httpdate::parse_http_date(value.trim()).ok()?, now)))
         .or(said.wait)
         .or_else(|| wait_in_words(&said.message.to_lowercase()))
         .or_else(|| until(SystemTime::UNIX_EPOCH + Duration::from_millis(said.reset_unix_ms?), now));
-    let kind = classify(status, &words, &said, wait.is_some());
+    let kind = known.unwrap_or_else(|| classify(status, &words, &said, wait.is_some()));
     let lead = match kind {
         FailureKind::Credentials => "The provider refuses the API key",
         FailureKind::Budget => "The provider wants to be paid first",

@@ -1,0 +1,419 @@
+//! The conversation: items → system and messages. PURE.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::{Switch, cannot_write};
+use crate::{
+    codec::{
+        EncodeError, Target, custom,
+        history::{
+            EMPTY_RESULT, INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, part_path, path,
+            short_id,
+        },
+        messages::{models::Model, thoughts::Stored, wire},
+        names::Names,
+    },
+    model::request::{Item, Part, Request, Role, Text, Tool, ToolKind},
+};
+
+/// What the user says before an assistant that speaks first.
+pub(super) const OPENING: &str = "(The conversation begins with the assistant.)";
+/// What the user says where a conversation ends with the assistant: it cannot be asked to go on with its own words.
+pub(super) const GO_ON: &str = "Go on.";
+
+pub(super) struct Conversation<'r, 'a, 'l> {
+    request: &'r Request<'a>,
+    target: &'r Target,
+    names: &'r Names,
+    losses: &'l mut Losses,
+    pairs: Pairs,
+    /// By item: its thoughts, if this target may read them.
+    stored: BTreeMap<usize, Stored<'r>>,
+    /// Why no thoughts go back at all.
+    without_thoughts: Option<&'static str>,
+    /// Items whose thoughts go back.
+    given: Vec<usize>,
+    system: Vec<wire::SystemBlock<'r>>,
+    messages: Vec<wire::Message<'r>>,
+    /// Items of the open run of the assistant.
+    turn: Vec<usize>,
+}
+
+type Written<'r> = (Vec<wire::SystemBlock<'r>>, Vec<wire::Message<'r>>);
+
+impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
+    pub(super) fn new(
+        request: &'r Request<'a>,
+        target: &'r Target,
+        model: &Model,
+        names: &'r Names,
+        losses: &'l mut Losses,
+    ) -> Self {
+        let pairs = Pairs::of(&request.input, wire_id, losses);
+        let mut stored = BTreeMap::new();
+        for (i, item) in request.input.iter().enumerate() {
+            if let Item::Reasoning { opaque: Some(opaque), .. } = item
+                && opaque.origin == target.origin
+                && let Some(thoughts) = Stored::read(&opaque.value)
+            {
+                stored.insert(i, thoughts);
+            }
+        }
+        // They would be refused: the tools they were had with stood before them.
+        let callable = request.tools.iter().any(|tool| matches!(tool, Tool::Callable(_)));
+        let without_thoughts = (model.bound_thoughts && !callable && !pairs.calls.is_empty())
+            .then_some("the tools these thoughts were had with are not declared");
+        Self {
+            request,
+            target,
+            names,
+            losses,
+            pairs,
+            stored,
+            without_thoughts,
+            given: Vec::new(),
+            system: Vec::new(),
+            messages: Vec::new(),
+            turn: Vec::new(),
+        }
+    }
+
+    /// Writes it all. `switch` says whether thoughts go back, and is switched off if those that must are not at hand.
+    pub(super) fn messages(
+        mut self,
+        instruction: Option<String>,
+        switch: &mut Switch,
+    ) -> Result<Written<'r>, EncodeError> {
+        let request = self.request;
+        if !switch.thoughts_back {
+            self.without_thoughts = Some("thinking is off");
+        }
+        if let Some(text) = request.instructions.as_ref().filter(|text| !is_blank(text)) {
+            self.instruct(read(text));
+        }
+        for (i, item) in request.input.iter().enumerate() {
+            match item {
+                Item::Message { role: Role::Assistant, .. } | Item::Reasoning { .. } | Item::Call { .. } => {
+                    self.turn.push(i);
+                }
+                Item::Message { role: Role::System | Role::Developer, parts, .. } => {
+                    self.close_turn()?;
+                    self.instructions(i, parts);
+                }
+                Item::Message { role: Role::User, parts, .. } => {
+                    self.close_turn()?;
+                    let blocks = self.blocks(i, "content", parts);
+                    self.push(wire::Role::User, blocks);
+                }
+                Item::Output { parts, .. } => {
+                    self.close_turn()?;
+                    if !self.pairs.paired.contains(&i) {
+                        self.losses.approximate(path(i), "it answers no call, so it is told as the user's words");
+                        let mut blocks = self.blocks(i, "output", parts);
+                        blocks.insert(0, wire::Block::text(ORPHAN_LEAD));
+                        self.push(wire::Role::User, blocks);
+                    }
+                }
+                Item::Hosted { .. } => self.losses.drop(path(i), "the work of another provider's tool"),
+                Item::Compaction { .. } | Item::CompactionTrigger => {
+                    return Err(EncodeError::Unsupported {
+                        path: path(i),
+                        why: "compaction must be resolved before a request is put into this protocol".into(),
+                    });
+                }
+            }
+        }
+        self.close_turn()?;
+        if let Some(text) = instruction {
+            self.instruct(Cow::Owned(text));
+        }
+        match self.messages.last().map(|message| message.role) {
+            Some(wire::Role::User) => {}
+            Some(wire::Role::Assistant) => {
+                self.losses.approximate("input", "it ends with the assistant, so the user asks it to go on");
+                self.push(wire::Role::User, vec![wire::Block::text(GO_ON)]);
+            }
+            None => {
+                self.losses.approximate("input", "nobody has said anything, so the user asks to go on");
+                self.push(wire::Role::User, vec![wire::Block::text(GO_ON)]);
+            }
+        }
+        self.forget_thoughts_unless_begun(switch);
+        Ok((self.system, self.messages))
+    }
+
+    /// With a budget, thinking is refused while calls are answered whose step did not begin with thoughts
+    /// (<https://platform.claude.com/docs/en/build-with-claude/extended-thinking>, read 2026-11-21).
+    fn forget_thoughts_unless_begun(&mut self, switch: &mut Switch) {
+        let budget = switch.said.is_some_and(|said| said.budget_tokens.is_some());
+        if !budget || begun_with_thoughts(&self.messages) {
+            return;
+        }
+        self.losses.drop("reasoning.effort", "thinking is off: the step under way began without its thoughts");
+        for i in std::mem::take(&mut self.given) {
+            self.losses.drop(path(i), "thinking is off");
+        }
+        for message in &mut self.messages {
+            message.content.retain(|block| !is_thought(block));
+        }
+        let said = Some(wire::Thinking { kind: "disabled", budget_tokens: None, display: None });
+        *switch = Switch { said, thinks: false, thoughts_back: false, ..*switch };
+    }
+
+    fn instruct(&mut self, text: Cow<'r, str>) {
+        self.system.push(wire::SystemBlock { kind: "text", text, cache_control: None });
+    }
+
+    /// Instructions of the program around the model: the system, if the conversation has not begun. Moved to the front
+    /// later ones would change what stands before everything, and with it the cache and the thoughts of the whole
+    /// conversation; they would also no longer stand where they were said.
+    fn instructions(&mut self, i: usize, parts: &'r [Part<'a>]) {
+        let mut texts = Vec::new();
+        for (n, part) in parts.iter().enumerate() {
+            match part {
+                Part::Text(text) | Part::Refusal(text) if is_blank(text) => {}
+                Part::Text(text) | Part::Refusal(text) => texts.push(read(text)),
+                Part::Image { .. } => {
+                    self.losses.drop(part_path(i, "content", n), "the model takes no pictures here");
+                }
+                Part::Other { .. } => self.losses.drop(part_path(i, "content", n), "this protocol has no such part"),
+            }
+        }
+        if texts.is_empty() {
+            return;
+        }
+        if self.messages.is_empty() {
+            for text in texts {
+                self.instruct(text);
+            }
+            return;
+        }
+        self.losses.approximate(path(i), "the protocol takes system messages only at the front");
+        let text = format!("{INSTRUCTIONS_LEAD}\n{}", texts.join("\n"));
+        self.push(wire::Role::User, vec![wire::Block::text(text)]);
+    }
+
+    /// Adds to the last message if the same one speaks: the roles alternate.
+    fn push(&mut self, role: wire::Role, blocks: Vec<wire::Block<'r>>) {
+        if blocks.is_empty() {
+            return;
+        }
+        match self.messages.last_mut() {
+            Some(last) if last.role == role => last.content.extend(blocks),
+            Some(_) | None => self.messages.push(wire::Message { role, content: blocks }),
+        }
+    }
+
+    /// Text and pictures of the user or of a tool. Blank texts are refused, so they are left out.
+    fn blocks(&mut self, i: usize, key: &str, parts: &'r [Part<'a>]) -> Vec<wire::Block<'r>> {
+        let mut blocks = Vec::with_capacity(parts.len());
+        for (n, part) in parts.iter().enumerate() {
+            match part {
+                Part::Text(text) | Part::Refusal(text) if is_blank(text) => {}
+                Part::Text(text) | Part::Refusal(text) => blocks.push(wire::Block::text(read(text))),
+                Part::Image { .. } if !self.target.accepts_images => {
+                    self.losses.drop(part_path(i, key, n), "the model takes no pictures");
+                    blocks.push(wire::Block::text(NO_PICTURE));
+                }
+                Part::Image { url, .. } => match picture(url) {
+                    Some(source) => blocks.push(wire::Block::Image { source, cache_control: None }),
+                    None => {
+                        self.losses.drop(part_path(i, key, n), "the protocol takes no such picture");
+                        blocks.push(wire::Block::text(NO_PICTURE));
+                    }
+                },
+                Part::Other { kind, .. } => {
+                    self.losses.drop(part_path(i, key, n), "this protocol has no such part");
+                    blocks.push(wire::Block::text(format!("[left out here: {kind}]")));
+                }
+            }
+        }
+        blocks
+    }
+
+    /// Writes the run, if one is open: the assistant's message, and the results of its calls.
+    fn close_turn(&mut self) -> Result<(), EncodeError> {
+        let turn = std::mem::take(&mut self.turn);
+        let request = self.request;
+        let Some(first) = turn.first().copied() else { return Ok(()) };
+        let mut blocks = Vec::with_capacity(turn.len());
+        // Items of the thoughts behind the last text or call.
+        let mut last = Vec::new();
+        for i in &turn {
+            match request.input.get(*i) {
+                Some(Item::Reasoning { .. }) => {
+                    last.extend(self.thoughts(*i).map(|block| {
+                        blocks.push(block);
+                        *i
+                    }));
+                    continue;
+                }
+                Some(Item::Message { parts, .. }) => {
+                    for (n, part) in parts.iter().enumerate() {
+                        match part {
+                            Part::Text(text) | Part::Refusal(text) if is_blank(text) => continue,
+                            Part::Text(text) | Part::Refusal(text) => blocks.push(wire::Block::text(read(text))),
+                            Part::Image { .. } | Part::Other { .. } => {
+                                self.losses.drop(part_path(*i, "content", n), "the assistant only writes");
+                                continue;
+                            }
+                        }
+                        self.given.append(&mut last);
+                    }
+                }
+                Some(Item::Call { .. }) => {
+                    blocks.push(self.call(*i)?);
+                    self.given.append(&mut last);
+                }
+                Some(Item::Output { .. } | Item::Hosted { .. } | Item::Compaction { .. } | Item::CompactionTrigger)
+                | None => {}
+            }
+        }
+        // A message cannot end with thoughts.
+        for i in last {
+            self.losses.drop(path(i), "thoughts without an answer");
+            blocks.pop();
+        }
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        if self.messages.is_empty() {
+            self.losses.approximate(path(first), "the protocol has the user speak first");
+            self.push(wire::Role::User, vec![wire::Block::text(OPENING)]);
+        }
+        self.push(wire::Role::Assistant, blocks);
+        self.results(&turn);
+        Ok(())
+    }
+
+    /// Thoughts exactly as they came, or the reason why they do not go back.
+    fn thoughts(&mut self, i: usize) -> Option<wire::Block<'r>> {
+        let opaque = match self.request.input.get(i) {
+            Some(Item::Reasoning { opaque, .. }) => opaque.as_ref(),
+            Some(_) | None => None,
+        };
+        let why = match (opaque, self.stored.remove(&i), self.without_thoughts) {
+            (Some(_), Some(stored), None) => {
+                return Some(match stored {
+                    Stored { data: Some(data), .. } => wire::Block::RedactedThinking { data },
+                    Stored { thinking, signature, .. } => {
+                        wire::Block::Thinking { thinking: thinking.unwrap_or_default(), signature }
+                    }
+                });
+            }
+            (Some(opaque), _, _) if opaque.origin != self.target.origin => "thoughts of another provider or model",
+            (Some(_), Some(_), Some(why)) => why,
+            (Some(_), None, _) => "thoughts of another protocol",
+            (None, _, _) => "thoughts that the provider did not sign",
+        };
+        self.losses.drop(path(i), why);
+        None
+    }
+
+    fn call(&mut self, i: usize) -> Result<wire::Block<'r>, EncodeError> {
+        let Some(Item::Call { tool, input, .. }) = self.request.input.get(i) else {
+            return Err(EncodeError::Unsupported { path: path(i), why: "is no call".into() });
+        };
+        let text = read(input);
+        let arguments = match tool.kind {
+            ToolKind::Custom => custom::wrap(&text).map_err(cannot_write)?,
+            ToolKind::Function | ToolKind::ToolSearch if text.trim().is_empty() => "{}".to_owned(),
+            ToolKind::Function | ToolKind::ToolSearch
+                if text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(&text).is_ok() =>
+            {
+                text.into_owned()
+            }
+            ToolKind::Function | ToolKind::ToolSearch => {
+                self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
+                custom::wrap(&text).map_err(cannot_write)?
+            }
+        };
+        Ok(wire::Block::ToolUse {
+            id: self.pairs.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default(),
+            name: self.names.wire_name(tool).unwrap_or(&tool.name).to_owned(),
+            input: RawValue::from_string(arguments).map_err(cannot_write)?,
+            cache_control: None,
+        })
+    }
+
+    fn results(&mut self, turn: &[usize]) {
+        let request = self.request;
+        let mut results = Vec::new();
+        for i in turn {
+            let Some((id, output)) = self.pairs.calls.get(i).cloned() else { continue };
+            let output = output.and_then(|o| Some((o, request.input.get(o)?)));
+            let (content, is_error) = match output {
+                Some((o, Item::Output { parts, .. })) => (result(self.blocks(o, "output", parts)), None),
+                Some(_) | None => {
+                    self.losses.approximate(path(*i), "it has no result, so one is made up that says so");
+                    (wire::ResultContent::Text(Cow::Borrowed(NO_RESULT)), Some(true))
+                }
+            };
+            results.push(wire::Block::ToolResult { tool_use_id: id, content, is_error, cache_control: None });
+        }
+        self.push(wire::Role::User, results);
+    }
+}
+
+fn result(mut blocks: Vec<wire::Block<'_>>) -> wire::ResultContent<'_> {
+    match (blocks.pop(), blocks.is_empty()) {
+        (None, _) => wire::ResultContent::Text(Cow::Borrowed(EMPTY_RESULT)),
+        (Some(wire::Block::Text { text, .. }), true) => wire::ResultContent::Text(text),
+        (Some(last), _) => {
+            blocks.push(last);
+            wire::ResultContent::Blocks(blocks)
+        }
+    }
+}
+
+/// Whether the step under way, if there is one, begins with thoughts: all that the assistant has said since the user
+/// last spoke is one step, the results of its calls included.
+fn begun_with_thoughts(messages: &[wire::Message<'_>]) -> bool {
+    let of_results = |message: &wire::Message<'_>| {
+        message.content.iter().any(|block| matches!(block, wire::Block::ToolResult { .. }))
+    };
+    let spoken = messages.iter().rposition(|message| message.role == wire::Role::User && !of_results(message));
+    let since = messages.get(spoken.map_or(0, |at| at + 1)..).unwrap_or_default();
+    since.first().is_none_or(|message| message.content.first().is_some_and(is_thought))
+}
+
+fn is_thought(block: &wire::Block<'_>) -> bool {
+    matches!(block, wire::Block::Thinking { .. } | wire::Block::RedactedThinking { .. })
+}
+
+/// A picture of one of the four kinds that are taken, or the address of one
+/// (<https://platform.claude.com/docs/en/build-with-claude/vision>, read 2026-11-21).
+fn picture(url: &str) -> Option<wire::ImageSource<'_>> {
+    let Some(rest) = url.strip_prefix("data:") else {
+        return (url.starts_with("https://") || url.starts_with("http://")).then_some(wire::ImageSource::Url { url });
+    };
+    let (head, data) = rest.split_once(',')?;
+    let mut words = head.split(';');
+    let media_type = match words.next()?.to_ascii_lowercase().as_str() {
+        "image/jpeg" | "image/jpg" => "image/jpeg",
+        "image/png" => "image/png",
+        "image/gif" => "image/gif",
+        "image/webp" => "image/webp",
+        _ => return None,
+    };
+    let encoded = words.any(|word| word.eq_ignore_ascii_case("base64")) && !data.is_empty();
+    encoded.then_some(wire::ImageSource::Base64 { media_type, data })
+}
+
+/// A call's id as this protocol takes it (`^[a-zA-Z0-9_-]+$`), made from the client's id alone.
+fn wire_id(id: &str) -> String {
+    let fits = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if fits { id.to_owned() } else { format!("call_{}", short_id(id)) }
+}
+
+fn read<'r>(text: &'r Text<'_>) -> Cow<'r, str> {
+    Cow::Borrowed(text)
+}
+
+/// Whether there is nothing but white space in it: such texts are refused.
+fn is_blank(text: &Text<'_>) -> bool {
+    text.trim_start().is_empty()
+}
