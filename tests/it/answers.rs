@@ -20,8 +20,8 @@ use codex_proxy::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::codec_chat::{cases, decode, decode_case, target};
-use crate::support::golden::Differences;
+use super::{codec_chat, codec_messages};
+use crate::support::{golden::Differences, streams::Case};
 
 fn encoder(streaming: bool) -> StreamEncoder {
     let sealer = Sealer::new(&[7; 32]);
@@ -142,11 +142,26 @@ fn check(stream: &str) -> Value {
     last.clone()
 }
 
+/// The cases of every protocol.
+fn cases() -> impl Iterator<Item = (Case, Protocol)> {
+    let chat = codec_chat::cases().into_iter().map(|case| (case, Protocol::Chat));
+    chat.chain(codec_messages::cases().into_iter().map(|case| (case, Protocol::Messages)))
+}
+
+#[derive(Clone, Copy)]
+enum Protocol {
+    Chat,
+    Messages,
+}
+
 #[test]
 fn every_upstream_golden_reaches_the_client_as_kept() {
     let mut differences = Differences::default();
-    for case in cases() {
-        let (events, _) = decode_case(&case);
+    for (case, protocol) in cases() {
+        let (events, _) = match protocol {
+            Protocol::Chat => codec_chat::decode_case(&case),
+            Protocol::Messages => codec_messages::decode_case(&case),
+        };
         let stream = written(&events);
         check(&stream);
         differences.compare(&case.dir.join("responses.sse"), &stream);
@@ -156,13 +171,15 @@ fn every_upstream_golden_reaches_the_client_as_kept() {
 
 #[test]
 fn an_answer_cut_at_any_byte_ends_once_and_is_never_called_complete_too_early() {
-    for case in cases().iter().filter(|case| !case.whole) {
-        let target = target(&case.dialect);
+    for (case, protocol) in cases().filter(|(case, _)| !case.whole) {
         for end in 0..case.body.len() {
-            let (events, _) = decode(&target, &[&case.body[..end]]);
+            let kept = &case.body[..end];
+            let text = String::from_utf8_lossy(kept);
+            let ((events, _), announced) = match protocol {
+                Protocol::Chat => (codec_chat::decode(&case, &[kept]), codec_chat::announced(&text)),
+                Protocol::Messages => (codec_messages::decode(&case, &[kept]), codec_messages::announced(&text)),
+            };
             let terminal = check(&written(&events));
-            let kept = String::from_utf8_lossy(&case.body[..end]);
-            let announced = kept.contains("finish_reason\":") || kept.contains("[DONE]");
             assert!(terminal["type"] != "response.completed" || announced, "{}: {end}", case.name);
         }
     }

@@ -1,36 +1,70 @@
 //! Requests as the real client sends them (`tests/golden/requests/<case>/responses.json`, its own prompt and tool
-//! descriptions replaced by placeholders) and others made by hand, in the words of three hosts that differ most, with
-//! what was lost on the way in `losses.txt`.
+//! descriptions replaced by placeholders) and others made by hand, in the words of hosts that differ most, with what was
+//! lost on the way in `losses.txt` (Chat Completions) and `messages.losses.txt`.
 
 use std::fs;
 
 use codex_proxy::{
     codec::{
-        Protocol, Target,
+        EncodeError, Encoded, Protocol, Target,
         chat::{self, dialect::Dialect},
+        messages,
+        names::Names,
         responses::request::{Decoded, decode_request},
         seal::Sealer,
     },
-    model::request::{Loss, LossAction, Opaque, Origin},
+    model::request::{Loss, LossAction, Opaque, Origin, Request},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support::golden::{Differences, cases};
 
-/// Host, model and whether the model takes pictures.
-const TARGETS: [(&str, &str, bool); 3] =
-    [("openai", "gpt-4.1", true), ("deepseek", "deepseek-v4-pro", false), ("mistral", "devstral-medium", true)];
+/// Whose words a request is put into.
+#[derive(Debug, Clone, Copy)]
+struct Column {
+    protocol: Protocol,
+    /// Of the kept file, behind the protocol's name. For Chat Completions, the dialect.
+    name: &'static str,
+    model: &'static str,
+    accepts_images: bool,
+}
 
-fn target(dialect: &str, model: &str, accepts_images: bool) -> Target {
-    Target {
-        origin: Origin::new("up", model),
-        model: model.to_owned(),
-        protocol: Protocol::Chat,
-        dialect: Dialect::named(dialect).unwrap(),
-        effort: None,
-        accepts_images,
-        max_output_tokens: None,
+const COLUMNS: [Column; 5] = [
+    Column { protocol: Protocol::Chat, name: "openai", model: "gpt-4.1", accepts_images: true },
+    Column { protocol: Protocol::Chat, name: "deepseek", model: "deepseek-v4-pro", accepts_images: false },
+    Column { protocol: Protocol::Chat, name: "mistral", model: "devstral-medium", accepts_images: true },
+    Column { protocol: Protocol::Messages, name: "opus", model: "claude-opus-5-5", accepts_images: true },
+    Column { protocol: Protocol::Messages, name: "haiku", model: "claude-haiku-4-5", accepts_images: false },
+];
+
+impl Column {
+    fn encode(&self, request: &Request<'_>) -> Result<Encoded<Names>, EncodeError> {
+        let dialect = match self.protocol {
+            Protocol::Chat => self.name,
+            Protocol::Messages => "generic",
+        };
+        let target = Target {
+            origin: Origin::new("up", self.model),
+            model: self.model.to_owned(),
+            protocol: self.protocol,
+            dialect: Dialect::named(dialect).unwrap(),
+            effort: None,
+            accepts_images: self.accepts_images,
+            max_output_tokens: None,
+        };
+        match self.protocol {
+            Protocol::Chat => chat::encode_request(request, &target),
+            Protocol::Messages => messages::encode_request(request, &target),
+        }
+    }
+
+    /// What every host of the protocol demands of a conversation.
+    fn check(&self, body: &Value) {
+        match self.protocol {
+            Protocol::Chat => check_pairing(body["messages"].as_array().unwrap()),
+            Protocol::Messages => check_alternation(body["messages"].as_array().unwrap()),
+        }
     }
 }
 
@@ -48,18 +82,25 @@ fn requests_are_said_as_kept_and_losses_are_listed() {
         let body = fs::read(case.join("responses.json")).unwrap();
         let Decoded { request, losses, .. } =
             decode_request(&body, &sealer).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
-        let mut all = format!("read\n{}", lines(&losses));
-        for (dialect, model, images) in TARGETS {
-            let target = target(dialect, model, images);
-            let encoded = chat::encode_request(&request, &target).unwrap();
-            let again = chat::encode_request(&request, &target).unwrap();
+        let mut chat = format!("read\n{}", lines(&losses));
+        let mut messages = String::new();
+        for column in COLUMNS {
+            let encoded = column.encode(&request).unwrap();
+            let again = column.encode(&request).unwrap();
             assert_eq!(encoded.body, again.body, "the same request gives the same bytes");
             let json: Value = serde_json::from_slice(&encoded.body).unwrap();
+            column.check(&json);
             let pretty = serde_json::to_string_pretty(&json).unwrap() + "\n";
-            differences.compare(&case.join(format!("chat.{dialect}.json")), &pretty);
-            all.push_str(&format!("\n{dialect}\n{}", lines(&encoded.losses)));
+            let (protocol, all) = match column.protocol {
+                Protocol::Chat => ("chat", &mut chat),
+                Protocol::Messages => ("messages", &mut messages),
+            };
+            differences.compare(&case.join(format!("{protocol}.{}.json", column.name)), &pretty);
+            let gap = if all.is_empty() { "" } else { "\n" };
+            all.push_str(&format!("{gap}{}\n{}", column.name, lines(&encoded.losses)));
         }
-        differences.compare(&case.join("losses.txt"), &all);
+        differences.compare(&case.join("losses.txt"), &chat);
+        differences.compare(&case.join("messages.losses.txt"), &messages);
     }
     differences.none();
 }
@@ -197,16 +238,40 @@ fn check_pairing(messages: &[Value]) {
     assert!(open.is_empty(), "calls without results at the end: {messages:#?}");
 }
 
+/// The messages of a Messages body: user and assistant by turns, first and last the user; each call answered in the next
+/// message, before anything else in it; no blank text; at most four marks for the cache in the whole body.
+fn check_alternation(messages: &[Value]) {
+    assert!(messages.iter().enumerate().all(|(n, m)| m["role"] == ["user", "assistant"][n % 2]), "{messages:#?}");
+    assert_eq!(messages.len() % 2, 1, "{messages:#?}");
+    let mut open: Vec<&str> = Vec::new();
+    for message in messages {
+        let blocks = message["content"].as_array().unwrap();
+        assert!(!blocks.is_empty(), "{messages:#?}");
+        let answered: Vec<&str> = blocks
+            .iter()
+            .map_while(|b| (b["type"] == "tool_result").then(|| b["tool_use_id"].as_str().unwrap()))
+            .collect();
+        assert_eq!(answered, open, "{messages:#?}");
+        assert!(blocks[answered.len()..].iter().all(|b| b["type"] != "tool_result"), "{messages:#?}");
+        assert!(blocks.iter().all(|b| b["type"] != "text" || !b["text"].as_str().unwrap().trim().is_empty()));
+        assert_ne!(blocks.last().unwrap()["type"], "thinking", "{messages:#?}");
+        open = blocks.iter().filter(|b| b["type"] == "tool_use").map(|b| b["id"].as_str().unwrap()).collect();
+    }
+    assert!(open.is_empty(), "calls without results at the end: {messages:#?}");
+    let marks = serde_json::to_string(messages).unwrap().matches("\"cache_control\"").count();
+    assert!(marks <= 2, "{marks} marks");
+}
+
 proptest! {
     #[test]
-    fn what_was_said_arrives_once_or_is_listed_as_lost(turns in turns(), at in 0..TARGETS.len()) {
+    fn what_was_said_arrives_once_or_is_listed_as_lost(turns in turns(), at in 0..COLUMNS.len()) {
         let sealer = Sealer::new(&[7; 32]);
         let talk = conversation(&turns, &sealer);
         let tools = json!([{"type": "function", "name": "run"}, {"type": "custom", "name": "patch"}, {"type": "tool_search"}]);
         let body = json!({"model": "m", "input": talk.items, "tools": tools}).to_string();
         let decoded = decode_request(body.as_bytes(), &sealer).unwrap();
-        let (dialect, model, images) = TARGETS[at];
-        let encoded = chat::encode_request(&decoded.request, &target(dialect, model, images)).unwrap();
+        let column = COLUMNS[at];
+        let encoded = column.encode(&decoded.request).unwrap();
         let text = String::from_utf8(encoded.body).unwrap();
         let said: Value = serde_json::from_str(&text).unwrap();
         let lost: Vec<&str> =
@@ -217,7 +282,7 @@ proptest! {
             let listed = lost.iter().any(|l| l == path || *l == item || l.starts_with(&format!("{item}.")));
             prop_assert!(times == 1 || (times == 0 && listed), "{marker} of {path} stands {times} times; lost: {lost:?}\n{text}");
         }
-        check_pairing(said["messages"].as_array().unwrap());
+        column.check(&said);
     }
 
     #[test]
@@ -237,10 +302,9 @@ proptest! {
         }
         let sealer = Sealer::new(&[7; 32]);
         if let Ok(decoded) = decode_request(&body, &sealer) {
-            for (dialect, model, images) in TARGETS {
-                if let Ok(encoded) = chat::encode_request(&decoded.request, &target(dialect, model, images)) {
-                    let said: Value = serde_json::from_slice(&encoded.body).unwrap();
-                    check_pairing(said["messages"].as_array().unwrap());
+            for column in COLUMNS {
+                if let Ok(encoded) = column.encode(&decoded.request) {
+                    column.check(&serde_json::from_slice(&encoded.body).unwrap());
                 }
             }
         }

@@ -17,6 +17,7 @@ pub mod manager;
 pub mod process;
 pub mod proxy;
 pub mod responses;
+pub mod streams;
 pub mod tui;
 pub mod upstream;
 pub mod watchdog;
