@@ -67,7 +67,7 @@ fn encoded(request: &Request<'_>, target: &Target) -> (Value, Vec<(String, LossA
     (body, encoded.losses.into_iter().map(|loss| (loss.path, loss.action)).collect())
 }
 
-fn asked<'a>(model: &str, effort: &'a str) -> (Value, Vec<(String, LossAction)>) {
+fn asked(model: &str, effort: &str) -> (Value, Vec<(String, LossAction)>) {
     let request = Request { effort: Some(effort.into()), input: vec![message(Role::User, "hi")], ..Request::default() };
     encoded(&request, &target(model))
 }
