@@ -10,6 +10,7 @@ pub mod chat;
 pub mod custom;
 pub mod demo;
 pub mod effort;
+pub mod gemini;
 pub mod history;
 pub mod json;
 pub mod listing;

@@ -1,0 +1,304 @@
+//! Going on with an answer that a limit of tokens stopped. PURE.
+//!
+//! The shell asks; nothing here sends. For an answer that so far is text only, and whose length the client did not limit,
+//! [`Joiner`] keeps the message open where the stream stops and says how to [`GoOn`]; [`continue_request`] makes the next
+//! body; the next stream's events go through the same `Joiner`, so that the client sees one answer with one end and the
+//! sum of what all its requests cost.
+//!
+//! ```text
+//!            ┌───────────────────────────────────────────────────────────────┐
+//!            ▼                                                               │ body
+//! body ─► send ─► StreamDecoder ─► Joiner::push … ─► Joiner::end ─► Some(GoOn) ─► continue_request
+//!                                       │                    └────► None: the end has been passed on
+//!                                       └─► events of one answer
+//! ```
+//! There are two ways on. A model with *long decode* gives a token with which the same request goes on exactly where it
+//! stopped (<https://ai.google.dev/gemini-api/docs/generate-content/long-decode>, read 2026-11-21); that is not the
+//! client's limit but the limit of one request, so it also applies where the client set a larger one. Any other model is
+//! shown what it said and asked to go on, in words: usually exact, never guaranteed, so not done where the answer must be
+//! JSON.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{stream::Stopped, thoughts::Stored};
+use crate::model::{
+    event::{End, Event, IncompleteReason, ItemKey, ItemKind},
+    request::{Format, Opaque, Request},
+    usage::Usage,
+};
+
+/// An answer is gone on with at most this often.
+pub const CONTINUATIONS_MAX: u32 = 5;
+
+/// A text larger than this is not gone on with: it would be sent again each time. In bytes.
+pub const TEXT_BYTES_MAX: usize = 1024 * 1024;
+
+/// What the model is asked.
+const WORDS: &str = "Your answer was cut off by a limit on its length. Go on exactly where it stopped, in the middle of a \
+                     word if need be. Repeat nothing and do not comment on the interruption.";
+
+/// How to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GoOn {
+    /// The same request with the service's token.
+    Token(String),
+    /// The same conversation, this text as the model's, and the request to go on.
+    Words(String),
+}
+
+/// The next request's body; `None` if `body` is none of ours.
+///
+/// `body`: of the *first* request, as `encode_request` gave it. Going on in words, the new body begins with the old one's
+/// contents, for the provider's cache.
+pub fn continue_request(body: &[u8], go_on: &GoOn) -> Option<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Turn<'a> {
+        role: &'static str,
+        parts: [Text<'a>; 1],
+    }
+    #[derive(Serialize)]
+    struct Text<'a> {
+        text: &'a str,
+    }
+    // `contents` stands last in our bodies.
+    let open = body.strip_suffix(b"]}")?;
+    // A body that is no JSON is none of ours.
+    serde_json::from_slice::<&RawValue>(body).ok()?;
+    let mut next = open.to_vec();
+    match go_on {
+        GoOn::Token(token) => {
+            next.extend_from_slice(b"],\"continuationToken\":");
+            serde_json::to_writer(&mut next, token).ok()?;
+            next.push(b'}');
+        }
+        GoOn::Words(text) => {
+            for turn in
+                [Turn { role: "model", parts: [Text { text }] }, Turn { role: "user", parts: [Text { text: WORDS }] }]
+            {
+                next.push(b',');
+                serde_json::to_writer(&mut next, &turn).ok()?;
+            }
+            next.extend_from_slice(b"]}");
+        }
+    }
+    Some(next)
+}
+
+/// Joins the streams of one answer.
+///
+/// Per stream: [`Joiner::push`] for what the decoder's `feed` gave, then [`Joiner::end`] for what its `finish` gave.
+#[derive(Debug)]
+pub struct Joiner {
+    left: u32,
+    /// Going on in words is allowed.
+    words: bool,
+    started: bool,
+    /// Items of earlier streams.
+    before: u32,
+    /// Items of all streams so far.
+    items: u32,
+    /// A message that an earlier stream left open.
+    carried: Option<ItemKey>,
+    /// This stream's items that are not passed on, or are passed on as the carried message.
+    hidden: Vec<ItemKey>,
+    merged: Option<ItemKey>,
+    /// This stream's message that is open, under its key in the joined answer.
+    open: Option<ItemKey>,
+    /// All text so far, unless it is too large.
+    text: Option<String>,
+    called: bool,
+    usage: Option<Usage>,
+    continued: bool,
+}
+
+impl Joiner {
+    /// For the answer to `request`. `continuations_max`: 0 switches it off; no more than [`CONTINUATIONS_MAX`].
+    pub fn new(request: &Request<'_>, continuations_max: u32) -> Self {
+        Self {
+            left: continuations_max.min(CONTINUATIONS_MAX),
+            words: request.max_output_tokens.is_none() && matches!(request.format, Format::Text),
+            started: false,
+            before: 0,
+            items: 0,
+            carried: None,
+            hidden: Vec::new(),
+            merged: None,
+            open: None,
+            text: Some(String::new()),
+            called: false,
+            usage: None,
+            continued: false,
+        }
+    }
+
+    /// Takes the next event of the current stream and appends what the client gets.
+    pub fn push(&mut self, event: Event, out: &mut Vec<Event>) {
+        let event = match event {
+            Event::Start { .. } if self.started => return,
+            Event::Start { model } => {
+                self.started = true;
+                Event::Start { model }
+            }
+            Event::ItemOpen { item, kind } => match self.opened(item, &kind, out) {
+                Some(item) => Event::ItemOpen { item, kind },
+                None => return,
+            },
+            Event::Text { item, delta } => {
+                let Some(item) = self.key(item) else { return };
+                match &mut self.text {
+                    Some(text) if text.len() + delta.len() <= TEXT_BYTES_MAX => text.push_str(&delta),
+                    Some(_) | None => self.text = None,
+                }
+                Event::Text { item, delta }
+            }
+            Event::Refusal { item, delta } => match self.key(item) {
+                Some(item) => Event::Refusal { item, delta },
+                None => return,
+            },
+            Event::Reasoning { item, delta } => match self.key(item) {
+                Some(item) => Event::Reasoning { item, delta },
+                None => return,
+            },
+            Event::CallArguments { item, delta } => match self.key(item) {
+                Some(item) => Event::CallArguments { item, delta },
+                None => return,
+            },
+            Event::Opaque { item, value } => {
+                let value = if self.continued { without_texts(value) } else { Some(value) };
+                let (Some(item), Some(value)) = (self.key(item), value) else { return };
+                Event::Opaque { item, value }
+            }
+            Event::ItemClose { item, whole } => {
+                let merged = self.merged == Some(item);
+                let Some(item) = self.key(item) else { return };
+                if merged {
+                    (self.merged, self.carried) = (None, None);
+                }
+                if self.open == Some(item) {
+                    self.open = None;
+                }
+                Event::ItemClose { item, whole }
+            }
+            Event::Usage(usage) => {
+                self.usage = Some(match self.usage {
+                    Some(so_far) => sum(so_far, usage),
+                    None => usage,
+                });
+                return;
+            }
+            // Ends are decided in `end`; one that comes otherwise is no lawful stream.
+            Event::End(_) => return,
+        };
+        out.push(event);
+    }
+
+    /// Takes what `finish` gave. `stopped`: from the decoder, before it finished. `None`: the answer is over, its end has
+    /// been appended. Otherwise: send the body of [`continue_request`] and go on with the next stream.
+    pub fn end(&mut self, tail: Vec<Event>, stopped: Option<Stopped>, out: &mut Vec<Event>) -> Option<GoOn> {
+        let go_on = self.go_on(&tail, stopped);
+        let mut end = None;
+        for event in tail {
+            match event {
+                Event::End(last) => end = Some(last),
+                Event::ItemClose { item, .. }
+                    if go_on.is_some() && self.key(item) == self.open && self.open.is_some() =>
+                {
+                    self.carried = self.open.take();
+                    self.merged = None;
+                }
+                event => self.push(event, out),
+            }
+        }
+        if go_on.is_some() {
+            self.left -= 1;
+            self.continued = true;
+            self.before = self.items;
+            self.hidden.clear();
+            self.merged = None;
+            return go_on;
+        }
+        if let Some(item) = self.carried.take() {
+            out.push(Event::ItemClose { item, whole: false });
+        }
+        let end = match end {
+            // What came before is as good as it was: an answer that met a limit.
+            Some(End::Failed(_)) | None if self.continued => End::Incomplete(IncompleteReason::MaxOutputTokens),
+            Some(end) => end,
+            None => End::Incomplete(IncompleteReason::MaxOutputTokens),
+        };
+        out.extend(self.usage.take().map(Event::Usage));
+        out.push(Event::End(end));
+        None
+    }
+
+    fn go_on(&self, tail: &[Event], stopped: Option<Stopped>) -> Option<GoOn> {
+        let incomplete = matches!(tail.last(), Some(Event::End(End::Incomplete(IncompleteReason::MaxOutputTokens))));
+        if self.left == 0 || self.called || !incomplete {
+            return None;
+        }
+        match (stopped?, &self.text) {
+            (Stopped::Token(token), _) => Some(GoOn::Token(token)),
+            (Stopped::Limit, Some(text)) if self.words && !text.is_empty() => Some(GoOn::Words(text.clone())),
+            (Stopped::Limit, Some(_) | None) => None,
+        }
+    }
+
+    /// The key under which an item of this stream is passed on; `None` if it is not.
+    fn key(&self, item: ItemKey) -> Option<ItemKey> {
+        if self.hidden.contains(&item) {
+            return None;
+        }
+        if self.merged == Some(item) {
+            return self.carried;
+        }
+        Some(ItemKey(self.before + item.0))
+    }
+
+    /// Decides what becomes of an item of this stream. `Some`: it is opened under this key.
+    fn opened(&mut self, item: ItemKey, kind: &ItemKind, out: &mut Vec<Event>) -> Option<ItemKey> {
+        let key = ItemKey(self.before + item.0);
+        self.items = self.items.max(key.0 + 1);
+        match (kind, self.carried) {
+            (ItemKind::Message { .. }, Some(carried)) => {
+                self.merged = Some(item);
+                self.open = Some(carried);
+                return None;
+            }
+            // Thoughts about how to go on, in the middle of a message.
+            (ItemKind::Reasoning, Some(_)) => {
+                self.hidden.push(item);
+                return None;
+            }
+            (ItemKind::Call { .. }, Some(carried)) => {
+                self.carried = None;
+                out.push(Event::ItemClose { item: carried, whole: true });
+                self.called = true;
+            }
+            (ItemKind::Call { .. }, None) => self.called = true,
+            (ItemKind::Message { .. }, None) => self.open = Some(key),
+            (ItemKind::Reasoning, None) => {}
+        }
+        Some(key)
+    }
+}
+
+/// Signatures of text name it by what stands before it in its stream, which is not what the client has.
+fn without_texts(opaque: Opaque) -> Option<Opaque> {
+    let mut stored: Stored<'_> = serde_json::from_str(&opaque.value).ok()?;
+    stored.texts.clear();
+    let value = serde_json::to_string(&stored).ok().filter(|_| !stored.is_empty())?;
+    Some(Opaque { origin: opaque.origin, value })
+}
+
+/// What two requests cost together.
+fn sum(a: Usage, b: Usage) -> Usage {
+    Usage {
+        input: a.input.saturating_add(b.input),
+        cached: a.cached.saturating_add(b.cached),
+        cache_write: a.cache_write.saturating_add(b.cache_write),
+        output: a.output.saturating_add(b.output),
+        reasoning: a.reasoning.saturating_add(b.reasoning),
+        estimated: a.estimated || b.estimated,
+    }
+}
