@@ -51,14 +51,13 @@ pub(super) fn failure_in_stream(text: &str) -> Failure {
 /// The `Status` in a body: in `error`, perhaps in an array, or bare.
 fn status_in(text: &str) -> Option<wire::Status> {
     let value: Value = serde_json::from_str(text.trim()).ok()?;
-    let value = match value {
-        Value::Array(items) => items.into_iter().find(|item| item.get("error").is_some())?,
-        other => other,
+    let value = if let Value::Array(items) = value {
+        items.into_iter().find(|item| item.get("error").is_some())?
+    } else {
+        value
     };
-    let status = match value {
-        Value::Object(mut object) => object.remove("error").unwrap_or(Value::Object(object)),
-        _ => return None,
-    };
+    let Value::Object(mut object) = value else { return None };
+    let status = object.remove("error").unwrap_or(Value::Object(object));
     let status: wire::Status = serde_json::from_value(status).ok()?;
     (!status.message.is_empty() || !status.status.is_empty()).then_some(status)
 }

@@ -73,14 +73,25 @@ pub(super) fn clean(schema: &RawValue, object: bool) -> Option<Cleaned> {
 
 /// A JSON object's fields in the order they came.
 #[derive(Debug, Clone, Default)]
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Fields<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
-    fn of(raw: &'a RawValue) -> Option<Self> {
+    /// `None` if it is no object.
+    pub fn of(raw: &'a RawValue) -> Option<Self> {
         if !raw.get().starts_with('{') {
             return None;
         }
         serde_json::from_str(raw.get()).ok()
+    }
+
+    /// Whether a list of schemas is there and not empty.
+    fn names_some(&self, key: &str) -> bool {
+        let list = self.get(key).and_then(|raw| serde_json::from_str::<Vec<&RawValue>>(raw.get()).ok());
+        list.is_some_and(|list| !list.is_empty())
+    }
+
+    fn has_alternatives(&self) -> bool {
+        self.names_some("anyOf") || self.names_some("oneOf")
     }
 
     fn get(&self, key: &str) -> Option<&'a RawValue> {
@@ -155,6 +166,7 @@ impl<'a> Cleaner<'_, 'a> {
             self.reference(fields, reference, depth, object);
             return;
         }
+        let refs = self.refs.len();
         let merged = self.merged(fields);
         let fields = merged.as_ref().unwrap_or(fields);
         let types = types_of(fields, object);
@@ -167,7 +179,7 @@ impl<'a> Cleaner<'_, 'a> {
             match (name, types.nullable) {
                 (Some(name), false) => self.field("type", &quoted(name)),
                 (Some(name), true) => self.field("type", &format!("[{},\"null\"]", quoted(name))),
-                (None, true) if fields.get("enum").is_none() && fields.get("anyOf").is_none() => {
+                (None, true) if fields.get("enum").is_none() && !fields.has_alternatives() => {
                     self.field("type", "\"null\"");
                 }
                 (None, _) => {}
@@ -177,6 +189,7 @@ impl<'a> Cleaner<'_, 'a> {
             }
         }
         self.out.push('}');
+        self.refs.truncate(refs);
         // A comma that the first field put before itself.
         if self.out[open..].starts_with("{,") {
             self.out.remove(open + 1);
@@ -214,18 +227,18 @@ impl<'a> Cleaner<'_, 'a> {
             "items" if value.get().starts_with('[') => self.list("prefixItems", value, depth),
             "items" => {
                 self.key(key);
-                self.value(value, depth - 1);
+                self.value(value, depth.saturating_sub(1));
             }
             "prefixItems" => self.list(key, value, depth),
             "anyOf" => self.list(key, value, depth),
-            "oneOf" if fields.get("anyOf").is_none() => self.list("anyOf", value, depth),
+            "oneOf" if !fields.names_some("anyOf") => self.list("anyOf", value, depth),
             "properties" => self.properties(value, depth),
             "required" => self.required(fields, value),
             "additionalProperties" => match value.get() {
                 "true" | "false" => self.field(key, value.get()),
                 _ => {
                     self.key(key);
-                    self.value(value, depth - 1);
+                    self.value(value, depth.saturating_sub(1));
                 }
             },
             _ if ANNOTATIONS.contains(&key) || key.starts_with("x-") => {}
@@ -242,7 +255,8 @@ impl<'a> Cleaner<'_, 'a> {
                 self.keyword(fields, key, value, None, depth);
             }
         }
-        self.looser |= fields.get("anyOf").is_some() || fields.get("oneOf").is_some();
+        self.looser |= fields.has_alternatives();
+        self.nodes += types.names.len();
         self.key("anyOf");
         self.out.push('[');
         let names = types.names.iter().map(Cow::as_ref).chain(types.nullable.then_some("null"));
@@ -254,7 +268,8 @@ impl<'a> Cleaner<'_, 'a> {
             self.out.push_str(&quoted(name));
             for (key, value) in &fields.0 {
                 if concerns(key, name) {
-                    self.keyword(fields, key, value, Some(name), depth);
+                    // Each alternative is a schema within this one.
+                    self.keyword(fields, key, value, Some(name), depth.saturating_sub(1));
                 }
             }
             self.out.push('}');
@@ -281,11 +296,12 @@ impl<'a> Cleaner<'_, 'a> {
             }
         }
         self.refs.push(pointer);
-        self.schema(&joined, depth - 1, object);
+        self.schema(&joined, depth.saturating_sub(1), object);
         self.refs.pop();
     }
 
-    /// A schema with `allOf` and one member, or members that do not say the same thing twice, as one schema.
+    /// A schema with `allOf` as one schema with what its members say; what is said twice counts once. References of members
+    /// stay in `refs` until the schema is written.
     fn merged(&mut self, fields: &Fields<'a>) -> Option<Fields<'a>> {
         let members: Vec<&'a RawValue> = serde_json::from_str(fields.get("allOf")?.get()).unwrap_or_default();
         let mut merged = fields.clone();
@@ -293,9 +309,13 @@ impl<'a> Cleaner<'_, 'a> {
         for member in members {
             let Some(mut member) = Fields::of(member) else { continue };
             if let Some(reference) = member.get("$ref") {
-                match text(reference).and_then(|pointer| resolve(self.root, &pointer)) {
+                let target = text(reference).and_then(|pointer| Some((resolve(self.root, &pointer)?, pointer)));
+                match target.filter(|(_, pointer)| !self.refs.contains(pointer)) {
                     // One step only: a reference within it is left to its own place, or is a circle.
-                    Some(target) if target.get("$ref").is_none() && target.get("allOf").is_none() => member = target,
+                    Some((target, pointer)) if target.get("$ref").is_none() && target.get("allOf").is_none() => {
+                        self.refs.push(pointer);
+                        member = target;
+                    }
                     Some(_) | None => {
                         self.cut = true;
                         continue;
@@ -326,7 +346,7 @@ impl<'a> Cleaner<'_, 'a> {
             if i > 0 {
                 self.out.push(',');
             }
-            self.value(member, depth - 1);
+            self.value(member, depth.saturating_sub(1));
         }
         self.out.push(']');
     }
@@ -350,7 +370,7 @@ impl<'a> Cleaner<'_, 'a> {
             first = false;
             self.out.push_str(&quoted(name));
             self.out.push(':');
-            self.value(property, depth - 1);
+            self.value(property, depth.saturating_sub(1));
         }
         self.out.push('}');
     }
@@ -460,7 +480,7 @@ fn types_of<'a>(fields: &Fields<'a>, object: bool) -> Types<'a> {
         || values.iter().any(|value| value.get() == "null");
     if object {
         types = Types { names: vec![Cow::Borrowed("object")], nullable: false };
-    } else if types.names.is_empty() && fields.get("anyOf").is_none() && fields.get("oneOf").is_none() {
+    } else if types.names.is_empty() && !fields.has_alternatives() {
         let plain = fields.get("const").map(|raw| vec![raw]).unwrap_or(values);
         let all = |of: fn(&RawValue) -> bool| {
             let mut some = plain.iter().filter(|value| value.get() != "null").peekable();
@@ -472,7 +492,7 @@ fn types_of<'a>(fields: &Fields<'a>, object: bool) -> Types<'a> {
             Some("array")
         } else if all(|value| value.get().starts_with('"')) {
             Some("string")
-        } else if all(|value| is_number(value)) {
+        } else if all(is_number) {
             Some("number")
         } else if all(|value| matches!(value.get(), "true" | "false")) {
             Some("boolean")
