@@ -752,8 +752,17 @@ fn a_token_goes_on_even_from_thoughts_and_beyond_the_clients_limit() {
     let half = stream(json!([{"text": "a"}]), "CONTINUATION", Some("VDI="), 65_000);
     let (events, asked) = go_on(&limited, 5, &[thought, half, stream(json!([{"text": "b"}]), "STOP", None, 3)]);
     grammar::check(&events).unwrap();
-    assert_eq!(asked, [GoOn::Token("VDE=".into()), GoOn::Token("VDI=".into())]);
+    assert_eq!(asked, [token("VDE=", None), token("VDI=", None)]);
     assert_eq!((text(&events).as_str(), events.last()), ("ab", Some(&Event::End(End::Complete))));
+    // A spent limit is raised if it is not the client's.
+    let spent = || stream(json!([{"text": "a"}]), "MAX_TOKENS", Some("VDM="), 65_000);
+    let (_, asked) = go_on(&Request::default(), 5, &[spent(), spent()]);
+    assert_eq!(asked, [token("VDM=", Some(131_072)), token("VDM=", Some(196_608))]);
+    assert_eq!(go_on(&limited, 5, &[spent()]).1, []);
+}
+
+fn token(token: &str, max_output_tokens: Option<u64>) -> GoOn {
+    GoOn::Token { token: token.to_owned(), max_output_tokens }
 }
 
 #[test]
@@ -766,10 +775,19 @@ fn the_next_body_begins_with_the_first() {
     let said: Value = serde_json::from_slice(&next).unwrap();
     check_contents(&said);
     assert_eq!(said["contents"][1], json!({"role": "model", "parts": [{"text": "a \"b\"\n"}]}));
-    let next: Value = serde_json::from_slice(&continue_request(&body, &GoOn::Token("VA==".into())).unwrap()).unwrap();
     let first: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((&next["contents"], &next["continuationToken"]), (&first["contents"], &json!("VA==")));
-    assert_eq!(continue_request(b"{\"x\":[{}]}extra", &GoOn::Token("a".into())), None);
+    for (limit, expected) in [(None, Value::Null), (Some(9), json!(9))] {
+        let next = continue_request(&body, &token("VA==", limit)).unwrap();
+        let mut next: Value = serde_json::from_slice(&next).unwrap();
+        assert_eq!(next["generationConfig"]["maxOutputTokens"], expected);
+        next["generationConfig"].as_object_mut().unwrap().remove("maxOutputTokens");
+        assert_eq!(next.as_object_mut().unwrap().remove("continuationToken"), Some(json!("VA==")));
+        assert_eq!(next, first);
+    }
+    for body in [&b"{\"x\":[{}]}extra"[..], b"{}", b"[]", b"", b"{\"contents\":1}", b"{\"contents\":[],\"x\":[]}"] {
+        assert_eq!(continue_request(body, &GoOn::Words("a".into())), None);
+        assert_eq!(continue_request(body, &token("a", Some(1))), None);
+    }
 }
 
 proptest! {

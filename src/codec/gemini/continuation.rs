@@ -13,15 +13,17 @@
 //!                                       └─► events of one answer
 //! ```
 //! There are two ways on. A model with *long decode* gives a token with which the same request goes on exactly where it
-//! stopped (<https://ai.google.dev/gemini-api/docs/generate-content/long-decode>, read 2026-11-21); that is not the
-//! client's limit but the limit of one request, so it also applies where the client set a larger one. Any other model is
-//! shown what it said and asked to go on, in words: usually exact, never guaranteed, so not done where the answer must be
-//! JSON.
+//! stopped (<https://ai.google.dev/gemini-api/docs/generate-content/long-decode>, read 2026-11-21). Where that was the
+//! limit of one request, it is done even if the client limits the answer, since the service counts over all of them; where
+//! it was the answer's own, it must be raised, which is done only if the client set none
+//! (<https://openrouter.ai/docs/cookbook/evaluate-and-optimize/model-migrations/gemini-4>, read 2026-11-21). Any other
+//! model is shown what it said and asked to go on, in words: usually exact, never guaranteed, so not done where the answer
+//! must be JSON.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{stream::Stopped, thoughts::Stored};
+use super::{schema::Fields, stream::Stopped, thoughts::Stored};
 use crate::model::{
     event::{End, Event, IncompleteReason, ItemKey, ItemKind},
     request::{Format, Opaque, Request},
@@ -34,6 +36,9 @@ pub const CONTINUATIONS_MAX: u32 = 5;
 /// A text larger than this is not gone on with: it would be sent again each time. In bytes.
 pub const TEXT_BYTES_MAX: usize = 1024 * 1024;
 
+/// What one request of a model with long decode gives at most, in tokens; also the answer's limit where none is set.
+const REQUEST_TOKENS: u64 = 65_536;
+
 /// What the model is asked.
 const WORDS: &str = "Your answer was cut off by a limit on its length. Go on exactly where it stopped, in the middle of a \
                      word if need be. Repeat nothing and do not comment on the interruption.";
@@ -41,8 +46,13 @@ const WORDS: &str = "Your answer was cut off by a limit on its length. Go on exa
 /// How to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GoOn {
-    /// The same request with the service's token.
-    Token(String),
+    /// The same request with the service's token, and a new limit of tokens for the whole answer if the old one is spent.
+    Token {
+        /// As it came.
+        token: String,
+        /// Of the whole answer.
+        max_output_tokens: Option<u64>,
+    },
     /// The same conversation, this text as the model's, and the request to go on.
     Words(String),
 }
@@ -61,18 +71,28 @@ pub fn continue_request(body: &[u8], go_on: &GoOn) -> Option<Vec<u8>> {
     struct Text<'a> {
         text: &'a str,
     }
-    // `contents` stands last in our bodies.
-    let open = body.strip_suffix(b"]}")?;
-    // A body that is no JSON is none of ours.
-    serde_json::from_slice::<&RawValue>(body).ok()?;
-    let mut next = open.to_vec();
+    let fields = Fields::of(serde_json::from_slice(body).ok()?)?;
+    // It stands last in our bodies.
+    fields.0.last().filter(|(key, value)| key == "contents" && value.get().starts_with('['))?;
+    let mut next = Vec::with_capacity(body.len() + 1024);
     match go_on {
-        GoOn::Token(token) => {
-            next.extend_from_slice(b"],\"continuationToken\":");
+        GoOn::Token { token, max_output_tokens } => {
+            next.push(b'{');
+            for (key, value) in &fields.0 {
+                serde_json::to_writer(&mut next, key).ok()?;
+                next.push(b':');
+                match max_output_tokens {
+                    Some(limit) if key == "generationConfig" => raise(value, *limit, &mut next)?,
+                    Some(_) | None => next.extend_from_slice(value.get().as_bytes()),
+                }
+                next.push(b',');
+            }
+            next.extend_from_slice(b"\"continuationToken\":");
             serde_json::to_writer(&mut next, token).ok()?;
             next.push(b'}');
         }
         GoOn::Words(text) => {
+            next.extend_from_slice(body.strip_suffix(b"]}")?);
             for turn in
                 [Turn { role: "model", parts: [Text { text }] }, Turn { role: "user", parts: [Text { text: WORDS }] }]
             {
@@ -85,14 +105,31 @@ pub fn continue_request(body: &[u8], go_on: &GoOn) -> Option<Vec<u8>> {
     Some(next)
 }
 
+/// Writes the settings with another limit of tokens.
+fn raise(settings: &RawValue, limit: u64, out: &mut Vec<u8>) -> Option<()> {
+    out.extend_from_slice(format!("{{\"maxOutputTokens\":{limit}").as_bytes());
+    for (key, value) in Fields::of(settings)?.0.iter().filter(|(key, _)| key != "maxOutputTokens") {
+        out.push(b',');
+        serde_json::to_writer(&mut *out, key).ok()?;
+        out.push(b':');
+        out.extend_from_slice(value.get().as_bytes());
+    }
+    out.push(b'}');
+    Some(())
+}
+
 /// Joins the streams of one answer.
 ///
 /// Per stream: [`Joiner::push`] for what the decoder's `feed` gave, then [`Joiner::end`] for what its `finish` gave.
 #[derive(Debug)]
 pub struct Joiner {
     left: u32,
+    /// The client limits the answer.
+    limited: bool,
     /// Going on in words is allowed.
     words: bool,
+    /// Streams so far that were gone on with.
+    rounds: u64,
     started: bool,
     /// Items of earlier streams.
     before: u32,
@@ -117,7 +154,9 @@ impl Joiner {
     pub fn new(request: &Request<'_>, continuations_max: u32) -> Self {
         Self {
             left: continuations_max.min(CONTINUATIONS_MAX),
+            limited: request.max_output_tokens.is_some(),
             words: request.max_output_tokens.is_none() && matches!(request.format, Format::Text),
+            rounds: 0,
             started: false,
             before: 0,
             items: 0,
@@ -199,19 +238,22 @@ impl Joiner {
         let go_on = self.go_on(&tail, stopped);
         let mut end = None;
         for event in tail {
-            match event {
-                Event::End(last) => end = Some(last),
-                Event::ItemClose { item, .. }
-                    if go_on.is_some() && self.key(item) == self.open && self.open.is_some() =>
-                {
-                    self.carried = self.open.take();
-                    self.merged = None;
-                }
-                event => self.push(event, out),
+            if let Event::End(last) = event {
+                end = Some(last);
+            } else if let Event::ItemClose { item, .. } = event
+                && go_on.is_some()
+                && self.open.is_some()
+                && self.key(item) == self.open
+            {
+                self.carried = self.open.take();
+                self.merged = None;
+            } else {
+                self.push(event, out);
             }
         }
         if go_on.is_some() {
             self.left -= 1;
+            self.rounds += 1;
             self.continued = true;
             self.before = self.items;
             self.hidden.clear();
@@ -238,7 +280,12 @@ impl Joiner {
             return None;
         }
         match (stopped?, &self.text) {
-            (Stopped::Token(token), _) => Some(GoOn::Token(token)),
+            (Stopped::Token(token), _) => Some(GoOn::Token { token, max_output_tokens: None }),
+            (Stopped::Spent(token), _) if !self.limited => {
+                // One request's worth more than what is spent.
+                Some(GoOn::Token { token, max_output_tokens: Some(REQUEST_TOKENS * (self.rounds + 2)) })
+            }
+            (Stopped::Spent(_), _) => None,
             (Stopped::Limit, Some(text)) if self.words && !text.is_empty() => Some(GoOn::Words(text.clone())),
             (Stopped::Limit, Some(_) | None) => None,
         }

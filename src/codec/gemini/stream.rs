@@ -62,6 +62,8 @@ pub struct StreamDecoder {
     finish: Option<Finish>,
     /// What the same request is sent with to go on.
     token: Option<String>,
+    /// It was the limit of one request that was met, not that of the answer.
+    continues: bool,
     items: u32,
     thoughts: Option<Thoughts>,
     message: Option<Message>,
@@ -111,9 +113,11 @@ enum Finish {
 /// What stopped an answer that can be gone on with: see [`super::continuation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped {
-    /// The limit of generated tokens of one request.
+    /// The limit of generated tokens.
     Limit,
-    /// The same, and the service says with what the same request is to be sent to go on exactly there.
+    /// The same, of an answer that a larger limit and this token go on with exactly there.
+    Spent(String),
+    /// The limit of one request: the same request goes on exactly there, with this token.
     Token(String),
 }
 
@@ -132,6 +136,7 @@ impl StreamDecoder {
             done: false,
             finish: None,
             token: None,
+            continues: false,
             items: 0,
             thoughts: None,
             message: None,
@@ -214,8 +219,11 @@ impl StreamDecoder {
     pub fn stopped(&self) -> Option<Stopped> {
         match (&self.finish, &self.token) {
             (Some(Finish::Incomplete(IncompleteReason::MaxOutputTokens)), None) => Some(Stopped::Limit),
-            (Some(Finish::Incomplete(IncompleteReason::MaxOutputTokens)), Some(token)) => {
+            (Some(Finish::Incomplete(IncompleteReason::MaxOutputTokens)), Some(token)) if self.continues => {
                 Some(Stopped::Token(token.clone()))
+            }
+            (Some(Finish::Incomplete(IncompleteReason::MaxOutputTokens)), Some(token)) => {
+                Some(Stopped::Spent(token.clone()))
             }
             (Some(Finish::Complete | Finish::Incomplete(_) | Finish::Failed(..)) | None, _) => None,
         }
@@ -324,6 +332,7 @@ impl StreamDecoder {
         if let Some(reason) = candidate.finish_reason
             && let Some(finish) = self.reason(&reason)
         {
+            self.continues = reason == "CONTINUATION";
             self.finish = Some(finish);
         }
         Ok(())
