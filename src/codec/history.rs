@@ -1,12 +1,20 @@
-//! What every protocol does alike to a conversation: which output belongs to which call, and the words that stand for
-//! what cannot be said. PURE.
+//! What protocols do alike to a conversation: which output belongs to which call, arguments as objects, and the words
+//! that stand for what cannot be said. PURE.
 //!
 //! For `request.rs` of the upstream protocols.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+};
 
-use super::names::fnv1a;
-use crate::model::request::{Item, Loss, LossAction};
+use serde_json::value::RawValue;
+
+use super::{custom, names::fnv1a};
+use crate::model::{
+    request::{Item, Loss, LossAction, ToolKind},
+    text::LazyText,
+};
 
 /// Opens instructions that come as the user's words.
 pub const INSTRUCTIONS_LEAD: &str = "[instructions of the program you work in, not of the user]";
@@ -91,6 +99,30 @@ impl Pairs {
             }
         }
         this
+    }
+}
+
+/// A call's input where only a JSON object will do; and whether it is what the client's item says, not put into one.
+pub fn arguments<'r>(kind: ToolKind, input: &'r LazyText<'_>) -> Result<(Cow<'r, RawValue>, bool), serde_json::Error> {
+    let raw = |json| RawValue::from_string(json).map(Cow::Owned);
+    match kind {
+        ToolKind::Custom => Ok((raw(custom::wrap(input)?)?, true)),
+        ToolKind::Function | ToolKind::ToolSearch if input.is_blank() => Ok((raw("{}".to_owned())?, true)),
+        ToolKind::Function | ToolKind::ToolSearch => match object(input.read()) {
+            Some(object) => Ok((object, true)),
+            None => Ok((raw(custom::wrap(input)?)?, false)),
+        },
+    }
+}
+
+/// The text as raw JSON, if it is an object.
+fn object(text: Cow<'_, str>) -> Option<Cow<'_, RawValue>> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    match text {
+        Cow::Borrowed(text) => serde_json::from_str(text).ok().map(Cow::Borrowed),
+        Cow::Owned(text) => RawValue::from_string(text).ok().map(Cow::Owned),
     }
 }
 

@@ -324,7 +324,7 @@ mod tests {
             reply.write(b"all");
         })
         .await;
-        assert_eq!(http_body::Body::size_hint(answer.body()).exact(), Some(3));
+        assert_eq!(Body::size_hint(answer.body()).exact(), Some(3));
         assert_eq!(bytes(answer).await, b"all");
     }
 

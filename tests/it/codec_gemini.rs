@@ -9,7 +9,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use codex_proxy::{
     codec::{
-        DecodeError, Target,
+        DecodeError, Protocol, Target,
         chat::dialect::Dialect,
         gemini::{
             StreamDecoder,
@@ -40,6 +40,7 @@ fn target(model: &str) -> Target {
     Target {
         origin: Origin::new("google", model),
         model: model.into(),
+        protocol: Protocol::Gemini,
         dialect: Dialect::named("generic").unwrap(),
         effort: None,
         accepts_images: true,
@@ -564,7 +565,7 @@ fn history(events: &[Event]) -> Vec<Item<'static>> {
                 let at = item(&mut items, key.0);
                 if let Item::Message { parts, .. } = &mut items[at].1 {
                     let so_far = match parts.pop() {
-                        Some(Part::Text(text)) => text.into_owned(),
+                        Some(Part::Text(text)) => text.into_read().into_owned(),
                         Some(_) | None => String::new(),
                     };
                     parts.push(Part::Text((so_far + delta).into()));
@@ -573,7 +574,7 @@ fn history(events: &[Event]) -> Vec<Item<'static>> {
             Event::CallArguments { item: key, delta } => {
                 let at = item(&mut items, key.0);
                 if let Item::Call { input, .. } = &mut items[at].1 {
-                    *input = (input.to_string() + delta).into();
+                    *input = (input.read().into_owned() + delta).into();
                 }
             }
             Event::Opaque { item: key, value } => {

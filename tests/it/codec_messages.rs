@@ -3,7 +3,7 @@
 
 use codex_proxy::{
     codec::{
-        Target,
+        Protocol, Target,
         chat::dialect::Dialect,
         messages::{StreamDecoder, decode_whole, encode_request},
         names::Names,
@@ -18,6 +18,7 @@ fn target(model: &str) -> Target {
     Target {
         origin: Origin::new("p", model),
         model: model.to_owned(),
+        protocol: Protocol::Messages,
         dialect: Dialect::named("generic").unwrap(),
         effort: None,
         accepts_images: true,

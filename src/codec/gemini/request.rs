@@ -14,8 +14,6 @@
 
 mod conversation;
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use self::conversation::Conversation;
@@ -24,8 +22,11 @@ use super::{
     schema, wire,
 };
 use crate::{
-    codec::{EncodeError, Encoded, Target, custom, names::Names},
-    model::request::{CallableTool, Format, Loss, LossAction, Request, Tool, ToolChoice, ToolKind, ToolRef},
+    codec::{EncodeError, Encoded, Target, custom, history::Losses, names::Names},
+    model::{
+        request::{CallableTool, Format, Request, Tool, ToolChoice, ToolKind, ToolRef},
+        text::LazyText,
+    },
 };
 
 /// Names of functions are no longer than this. The service documents 128 now and 64 before, and a name may get one
@@ -76,18 +77,6 @@ pub fn encode_request(request: &Request<'_>, target: &Target) -> Result<Encoded<
 /// half a body.
 fn cannot_write(error: serde_json::Error) -> EncodeError {
     EncodeError::Unsupported { path: "input".into(), why: format!("cannot be written as JSON: {error}") }
-}
-
-#[derive(Default)]
-struct Losses(Vec<Loss>);
-
-impl Losses {
-    fn drop(&mut self, path: impl Into<String>, why: &'static str) {
-        self.0.push(Loss { path: path.into(), action: LossAction::Drop, why });
-    }
-    fn approximate(&mut self, path: impl Into<String>, why: &'static str) {
-        self.0.push(Loss { path: path.into(), action: LossAction::Approximate, why });
-    }
 }
 
 /// The service wants a letter or an underscore in front; `stream.rs` takes the underscore away again.
@@ -177,7 +166,7 @@ fn declaration<'r>(
                 losses.approximate(format!("tools[{i}].format"), "the grammar is described, not enforced");
             }
             let parameters = RawValue::from_string(custom::PARAMETERS.to_owned()).map_err(cannot_write)?;
-            (Some(wire::Words::Made(Cow::Owned(custom::description(callable)))), Some(parameters))
+            (Some(custom::description(callable)), Some(parameters))
         }
         ToolKind::Function | ToolKind::ToolSearch => {
             // A function without parameters declares none.
@@ -186,7 +175,7 @@ fn declaration<'r>(
             if let Some(cleaned) = &parameters {
                 told(cleaned, path, losses);
             }
-            (callable.description.as_ref().map(wire::Words::Said), parameters.map(|cleaned| cleaned.schema))
+            (callable.description.as_ref().map(LazyText::as_borrowed), parameters.map(|cleaned| cleaned.schema))
         }
     };
     if callable.strict == Some(true) {

@@ -11,10 +11,10 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::model::request::Text;
+use crate::model::text::LazyText;
 
 // ---- requests ----
 
@@ -53,7 +53,7 @@ pub(super) struct Content<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Part<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<Words<'a>>,
+    pub text: Option<LazyText<'a>>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub thought: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,30 +69,9 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Text that is passed on as it came.
-    pub fn said(text: &'a Text<'_>) -> Self {
-        Self { text: Some(Words::Said(text)), ..Self::default() }
-    }
-
-    /// Text of ours, or cut out of what came.
-    pub fn made(text: impl Into<Cow<'a, str>>) -> Self {
-        Self { text: Some(Words::Made(text.into())), ..Self::default() }
-    }
-}
-
-/// Text: as it stands in the client's request, or made here.
-#[derive(Debug)]
-pub(super) enum Words<'a> {
-    Said(&'a Text<'a>),
-    Made(Cow<'a, str>),
-}
-
-impl Serialize for Words<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Said(text) => text.serialize(serializer),
-            Self::Made(text) => text.serialize(serializer),
-        }
+    /// A part of nothing but text.
+    pub fn of_text(text: impl Into<LazyText<'a>>) -> Self {
+        Self { text: Some(text.into()), ..Self::default() }
     }
 }
 
@@ -108,7 +87,7 @@ pub(super) struct Blob<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct FileData<'a> {
     pub mime_type: &'static str,
-    pub file_uri: Cow<'a, str>,
+    pub file_uri: LazyText<'a>,
 }
 
 #[derive(Debug, Serialize)]
@@ -132,7 +111,7 @@ pub(super) struct FunctionResponse<'a> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Outcome<'a> {
-    Output(Words<'a>),
+    Output(LazyText<'a>),
     Error(&'static str),
 }
 
@@ -149,7 +128,7 @@ pub(super) struct Tool<'a> {
 pub(super) struct FunctionDeclaration<'a> {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<Words<'a>>,
+    pub description: Option<LazyText<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters_json_schema: Option<Box<RawValue>>,
 }

@@ -28,7 +28,10 @@ use super::{
 };
 use crate::{
     codec::{EncodeError, Encoded, Target, custom, effort, history::Losses, names::Names},
-    model::request::{CallableTool, Format, Item, Request, Tool, ToolChoice, ToolKind, ToolRef},
+    model::{
+        request::{CallableTool, Format, Item, Request, Tool, ToolChoice, ToolKind, ToolRef},
+        text::LazyText,
+    },
 };
 
 /// Names of tools match `^[a-zA-Z0-9_-]{1,64}$`
@@ -311,14 +314,14 @@ fn declaration<'r>(
             if callable.grammar.is_some() {
                 losses.approximate(format!("tools[{i}].format"), "the grammar is described, not enforced");
             }
-            (Some(Cow::Owned(custom::description(callable))), Cow::Borrowed(raw(custom::PARAMETERS)?))
+            (Some(custom::description(callable)), Cow::Borrowed(raw(custom::PARAMETERS)?))
         }
         ToolKind::Function | ToolKind::ToolSearch => {
             let (schema, whole) = schema::object(callable.parameters).map_err(cannot_write)?;
             if !whole {
                 losses.approximate(format!("tools[{i}].parameters"), "the protocol wants an object without choices");
             }
-            (callable.description.as_deref().map(Cow::Borrowed), schema)
+            (callable.description.as_ref().map(LazyText::as_borrowed), schema)
         }
     };
     let strict = callable.strict.filter(|strict| *strict);

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::model::text::LazyText;
+
 // ---- requests ----
 
 /// `POST /v1/messages`. The order of the fields is that in which the provider's cache reads them.
@@ -50,7 +52,7 @@ pub(super) const EPHEMERAL: CacheControl = CacheControl { kind: "ephemeral" };
 pub(super) struct Tool<'a> {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<Cow<'a, str>>,
+    pub description: Option<LazyText<'a>>,
     pub input_schema: Cow<'a, RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
@@ -74,7 +76,7 @@ pub(super) struct ToolChoice<'a> {
 pub(super) struct SystemBlock<'a> {
     #[serde(rename = "type")]
     pub kind: &'static str,
-    pub text: Cow<'a, str>,
+    pub text: LazyText<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<CacheControl>,
 }
@@ -96,7 +98,7 @@ pub(super) struct Message<'a> {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Block<'a> {
     Text {
-        text: Cow<'a, str>,
+        text: LazyText<'a>,
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<CacheControl>,
     },
@@ -115,7 +117,7 @@ pub(super) enum Block<'a> {
     ToolUse {
         id: String,
         name: String,
-        input: Box<RawValue>,
+        input: Cow<'a, RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<CacheControl>,
     },
@@ -130,7 +132,7 @@ pub(super) enum Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    pub fn text(text: impl Into<Cow<'a, str>>) -> Self {
+    pub fn text(text: impl Into<LazyText<'a>>) -> Self {
         Self::Text { text: text.into(), cache_control: None }
     }
 
@@ -150,15 +152,15 @@ impl<'a> Block<'a> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum ResultContent<'a> {
-    Text(Cow<'a, str>),
+    Text(LazyText<'a>),
     Blocks(Vec<Block<'a>>),
 }
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum ImageSource<'a> {
-    Base64 { media_type: &'static str, data: &'a str },
-    Url { url: &'a str },
+    Base64 { media_type: &'static str, data: Cow<'a, str> },
+    Url { url: LazyText<'a> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -9,7 +9,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use http::HeaderValue;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -18,7 +17,7 @@ use super::units::{Evidence, Units};
 use super::{CtlError, Outcome, catalogue, codex_config, json_line, lines, logs, manager, setup, status};
 use crate::config::credentials::{KeyError, KeySource, Surroundings};
 use crate::config::settings::{HeaderSource, Provider};
-use crate::config::{self, Layers, Settings, endpoint};
+use crate::config::{self, Layers, Settings};
 use crate::host::log::chain;
 use crate::host::paths::Paths;
 use crate::host::{cataloguefile, secretfile};

@@ -1,35 +1,25 @@
 //! The conversation: items → contents. PURE.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet, VecDeque},
-};
+use std::{borrow::Cow, collections::BTreeMap};
 
-use serde_json::value::RawValue;
-
-use super::{Losses, cannot_write, function_name};
+use super::{cannot_write, function_name};
 use crate::{
     codec::{
-        EncodeError, Target, custom,
+        EncodeError, Target,
         gemini::{
             models::Model,
             thoughts::{Mark, Stored, VERSION},
             wire,
         },
+        history::{INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, arguments, part_path, path},
         names::Names,
     },
-    model::request::{Item, Part, Request, Role, Text, ToolKind},
+    model::{
+        request::{Item, Part, Request, Role},
+        text::LazyText,
+    },
 };
 
-/// Opens instructions that come as the user's words.
-const INSTRUCTIONS_LEAD: &str = "[instructions of the program you work in, not of the user]";
-
-/// Opens results that answer no call.
-const ORPHAN_LEAD: &str = "Result of an earlier tool call:";
-/// Stands for the result of a call that has none.
-pub(super) const NO_RESULT: &str = "No result: the call was interrupted.";
-/// Stands for a picture that the model cannot see.
-pub(super) const NO_PICTURE: &str = "[a picture was left out: the model cannot see it]";
 /// Stands in a result for a picture that is attached to it.
 pub(super) const PICTURE_HERE: &str = "[picture: attached]";
 /// Stands in a result for a picture that follows.
@@ -69,10 +59,7 @@ pub(super) struct Conversation<'r, 'a, 'l> {
     stored: BTreeMap<usize, Stored<'r>>,
     /// By call id: the call's signature.
     signatures: BTreeMap<Cow<'r, str>, Cow<'r, str>>,
-    /// By item of a call: its id on the wire, and the item of its output.
-    calls: BTreeMap<usize, (String, Option<usize>)>,
-    /// Items of outputs that belong to a call.
-    paired: BTreeSet<usize>,
+    pairs: Pairs,
     contents: Vec<wire::Content<'r>>,
     /// What stands before the whole conversation.
     front: Vec<wire::Part<'r>>,
@@ -88,6 +75,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         names: &'r Names,
         losses: &'l mut Losses,
     ) -> Self {
+        let pairs = Pairs::of(&request.input, str::to_owned, losses);
         let mut this = Self {
             target,
             model,
@@ -96,51 +84,13 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             request,
             stored: BTreeMap::new(),
             signatures: BTreeMap::new(),
-            calls: BTreeMap::new(),
-            paired: BTreeSet::new(),
+            pairs,
             contents: Vec::new(),
             front: Vec::new(),
             turn: Vec::new(),
         };
-        this.pair();
         this.open_signatures();
         this
-    }
-
-    /// Gives every call an id of its own and finds its output: the outputs of an id belong to the calls of that id in
-    /// order.
-    fn pair(&mut self) {
-        let mut waiting: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
-        let mut used = BTreeSet::new();
-        for (i, item) in self.request.input.iter().enumerate() {
-            match item {
-                Item::Call { call_id, .. } => {
-                    let mut id = call_id.to_string();
-                    let mut nth = 2;
-                    while !used.insert(id.clone()) {
-                        id = format!("{call_id}_{nth}");
-                        nth += 1;
-                    }
-                    if nth > 2 {
-                        self.losses.approximate(path(i), "another call has the same id, so it is given its own");
-                    }
-                    self.calls.insert(i, (id, None));
-                    waiting.entry(call_id).or_default().push_back(i);
-                }
-                Item::Output { call_id, .. } => {
-                    let call = waiting.get_mut(&**call_id).and_then(VecDeque::pop_front);
-                    if let Some((_, output)) = call.and_then(|call| self.calls.get_mut(&call)) {
-                        *output = Some(i);
-                        self.paired.insert(i);
-                    }
-                }
-                Item::Message { .. }
-                | Item::Reasoning { .. }
-                | Item::Hosted { .. }
-                | Item::Compaction { .. }
-                | Item::CompactionTrigger => {}
-            }
-        }
     }
 
     fn open_signatures(&mut self) {
@@ -165,7 +115,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         instruction: Option<String>,
     ) -> Result<Contents<'r>, EncodeError> {
         if let Some(text) = request.instructions.as_ref().filter(|text| !text.is_empty()) {
-            self.front.push(wire::Part::said(text));
+            self.front.push(wire::Part::of_text(text.as_borrowed()));
         }
         for (i, item) in request.input.iter().enumerate() {
             match item {
@@ -183,11 +133,11 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                 }
                 Item::Output { parts, .. } => {
                     self.close_turn()?;
-                    if !self.paired.contains(&i) {
+                    if !self.pairs.paired.contains(&i) {
                         self.losses.approximate(path(i), "it answers no call, so it is told as the user's words");
                         let mut parts = self.user_parts(i, "output", parts);
                         if !parts.is_empty() {
-                            parts.insert(0, wire::Part::made(ORPHAN_LEAD));
+                            parts.insert(0, wire::Part::of_text(ORPHAN_LEAD));
                         }
                         self.push("user", parts);
                     }
@@ -205,15 +155,15 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         match self.contents.last().map(|last| last.role) {
             Some("model") => {
                 self.losses.approximate("input", "it ends with the model, so the user is made to say `Go on.`");
-                self.push("user", vec![wire::Part::made(GO_ON)]);
+                self.push("user", vec![wire::Part::of_text(GO_ON)]);
             }
             Some(_) => {}
             None => {
                 self.losses.approximate("input", "it holds nothing, so the user is made to say that");
-                self.push("user", vec![wire::Part::made(BEGIN)]);
+                self.push("user", vec![wire::Part::of_text(BEGIN)]);
             }
         }
-        self.front.extend(instruction.map(wire::Part::made));
+        self.front.extend(instruction.map(wire::Part::of_text));
         Ok((self.front, self.contents))
     }
 
@@ -224,7 +174,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         }
         if self.contents.is_empty() && role == "model" {
             self.losses.approximate("input", "it begins with the model, so the user is made to begin");
-            self.contents.push(wire::Content { role: "user", parts: vec![wire::Part::made(BEGIN)] });
+            self.contents.push(wire::Content { role: "user", parts: vec![wire::Part::of_text(BEGIN)] });
         }
         match self.contents.last_mut().filter(|last| last.role == role) {
             Some(last) => last.parts.append(&mut parts),
@@ -256,7 +206,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             return;
         }
         self.losses.approximate(path(i), "the protocol takes instructions only at the front");
-        said.insert(0, wire::Part::made(INSTRUCTIONS_LEAD));
+        said.insert(0, wire::Part::of_text(INSTRUCTIONS_LEAD));
         self.push("user", said);
     }
 
@@ -269,7 +219,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     Ok(picture) => said.push(picture),
                     Err(why) => {
                         self.losses.drop(part_path(i, key, n), why);
-                        said.push(wire::Part::made(NO_PICTURE));
+                        said.push(wire::Part::of_text(NO_PICTURE));
                     }
                 },
                 Part::Other { .. } => self.losses.drop(part_path(i, key, n), "this protocol has no such part"),
@@ -279,12 +229,12 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
     }
 
     /// A picture as a part, or why it cannot be one.
-    fn picture(&self, url: &'r Text<'_>) -> Result<wire::Part<'r>, &'static str> {
+    fn picture(&self, url: &'r LazyText<'_>) -> Result<wire::Part<'r>, &'static str> {
         if !self.target.accepts_images {
             return Err("the model takes no pictures");
         }
-        let url = read(url);
-        if let Some((mime_type, data)) = data_url(&url) {
+        let read = url.read();
+        if let Some((mime_type, data)) = data_url(&read) {
             let known = PICTURE_TYPES.iter().any(|(name, _)| mime_type.eq_ignore_ascii_case(name));
             if !known || data.is_empty() {
                 return Err("the provider takes no pictures of this type");
@@ -292,13 +242,16 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             let mime_type = Cow::Owned(mime_type.to_ascii_lowercase());
             return Ok(wire::Part { inline_data: Some(wire::Blob { mime_type, data }), ..wire::Part::default() });
         }
-        if !url.starts_with("https://") || !self.model.fetches_urls {
+        if !read.starts_with("https://") || !self.model.fetches_urls {
             return Err("the provider does not fetch pictures from such addresses");
         }
-        let Some(mime_type) = type_by_ending(&url) else {
+        let Some(mime_type) = type_by_ending(&read) else {
             return Err("the address does not tell the picture's type, which the provider must be told");
         };
-        Ok(wire::Part { file_data: Some(wire::FileData { mime_type, file_uri: url }), ..wire::Part::default() })
+        Ok(wire::Part {
+            file_data: Some(wire::FileData { mime_type, file_uri: url.as_borrowed() }),
+            ..wire::Part::default()
+        })
     }
 
     /// Writes the turn, if one is open: the model's content, then the results of its calls.
@@ -346,11 +299,11 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     said.push(wire::Part {
                         thought: true,
                         thought_signature: Some(signature),
-                        ..wire::Part::made(text)
+                        ..wire::Part::of_text(text)
                     });
                 }
                 for signature in stored.bare {
-                    said.push(wire::Part { thought_signature: Some(signature), ..wire::Part::made("") });
+                    said.push(wire::Part { thought_signature: Some(signature), ..wire::Part::of_text("") });
                 }
                 return;
             }
@@ -377,19 +330,11 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         let Some(Item::Call { call_id, tool, input }) = self.request.input.get(i) else {
             return Err(EncodeError::Unsupported { path: path(i), why: "is no call".into() });
         };
-        let input = read(input);
-        let args = match tool.kind {
-            ToolKind::Custom => wrapped(&input)?,
-            ToolKind::Function | ToolKind::ToolSearch if input.trim().is_empty() => raw("{}".to_owned())?,
-            ToolKind::Function | ToolKind::ToolSearch => match object(input) {
-                Ok(args) => args,
-                Err(input) => {
-                    self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
-                    wrapped(&input)?
-                }
-            },
-        };
-        let id = self.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default();
+        let (args, whole) = arguments(tool.kind, input).map_err(cannot_write)?;
+        if !whole {
+            self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
+        }
+        let id = self.pairs.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default();
         let call = wire::FunctionCall { id, name: self.name(i), args };
         let thought_signature = self.signatures.remove(&**call_id);
         Ok(wire::Part { function_call: Some(call), thought_signature, ..wire::Part::default() })
@@ -408,7 +353,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         let mut results = Vec::with_capacity(calls.len());
         let mut behind = Vec::new();
         for i in calls {
-            let Some((id, output)) = self.calls.get(i).cloned() else { continue };
+            let Some((id, output)) = self.pairs.calls.get(i).cloned() else { continue };
             let output = output.and_then(|o| Some((o, request.input.get(o)?)));
             let (response, inside) = match output {
                 Some((o, Item::Output { parts, .. })) => self.outcome(o, parts, &mut behind),
@@ -421,7 +366,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             results.push(wire::Part { function_response: Some(response), ..wire::Part::default() });
         }
         if !behind.is_empty() {
-            results.push(wire::Part::made(PICTURES));
+            results.push(wire::Part::of_text(PICTURES));
             results.append(&mut behind);
         }
         results
@@ -435,14 +380,14 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         behind: &mut Vec<wire::Part<'r>>,
     ) -> (wire::Outcome<'r>, Vec<wire::Part<'r>>) {
         if let [Part::Text(only)] = parts {
-            return (wire::Outcome::Output(wire::Words::Said(only)), Vec::new());
+            return (wire::Outcome::Output(only.as_borrowed()), Vec::new());
         }
         let mut inside = Vec::new();
-        let mut pieces: Vec<Cow<'r, str>> = Vec::with_capacity(parts.len());
+        let mut pieces: Vec<LazyText<'r>> = Vec::with_capacity(parts.len());
         for (n, part) in parts.iter().enumerate() {
             let piece = match part {
-                Part::Text(text) | Part::Refusal(text) => read(text),
-                Part::Image { url, .. } => Cow::Borrowed(match self.picture(url) {
+                Part::Text(text) | Part::Refusal(text) => text.as_borrowed(),
+                Part::Image { url, .. } => LazyText::from(match self.picture(url) {
                     Ok(picture) if self.model.pictures_in_results && fits_inside(&picture) => {
                         inside.push(picture);
                         PICTURE_HERE
@@ -466,23 +411,18 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                 pieces.push(piece);
             }
         }
-        (wire::Outcome::Output(wire::Words::Made(Cow::Owned(pieces.join("\n")))), inside)
+        (wire::Outcome::Output(LazyText::join(pieces, "\n")), inside)
     }
 }
 
-/// The text itself.
-fn read<'r>(text: &'r Text<'_>) -> Cow<'r, str> {
-    Cow::Borrowed(text)
-}
-
 /// Text as a part; none for no text, which the service refuses.
-fn words<'r>(text: &'r Text<'_>) -> Option<wire::Part<'r>> {
-    (!text.is_empty()).then(|| wire::Part::said(text))
+fn words<'r>(text: &'r LazyText<'_>) -> Option<wire::Part<'r>> {
+    (!text.is_empty()).then(|| wire::Part::of_text(text.as_borrowed()))
 }
 
 /// A message's text in the pieces that were signed and those that were not.
-fn signed<'r>(text: &'r Text<'_>, marks: &[Mark<'r>], said: &mut Vec<wire::Part<'r>>) {
-    let whole = read(text);
+fn signed<'r>(text: &'r LazyText<'_>, marks: &[Mark<'r>], said: &mut Vec<wire::Part<'r>>) {
+    let whole = text.read();
     let mut pieces = Vec::new();
     let mut at = 0;
     for mark in marks.iter().filter(|mark| mark.is_of(&whole)) {
@@ -506,32 +446,8 @@ fn signed<'r>(text: &'r Text<'_>, marks: &[Mark<'r>], said: &mut Vec<wire::Part<
             Cow::Borrowed(whole) => Cow::Borrowed(whole.get(start..end).unwrap_or_default()),
             Cow::Owned(whole) => Cow::Owned(whole.get(start..end).unwrap_or_default().to_owned()),
         };
-        said.push(wire::Part { thought_signature: signature, ..wire::Part::made(piece) });
+        said.push(wire::Part { thought_signature: signature, ..wire::Part::of_text(piece) });
     }
-}
-
-/// The text as raw JSON, if it is an object.
-fn object(text: Cow<'_, str>) -> Result<Cow<'_, RawValue>, Cow<'_, str>> {
-    if !text.trim_start().starts_with('{') {
-        return Err(text);
-    }
-    match text {
-        Cow::Borrowed(borrowed) => {
-            serde_json::from_str::<&RawValue>(borrowed).map(Cow::Borrowed).map_err(|_| Cow::Borrowed(borrowed))
-        }
-        Cow::Owned(owned) => match serde_json::from_str::<Box<RawValue>>(&owned) {
-            Ok(raw) => Ok(Cow::Owned(raw)),
-            Err(_) => Err(Cow::Owned(owned)),
-        },
-    }
-}
-
-fn wrapped(input: &str) -> Result<Cow<'static, RawValue>, EncodeError> {
-    raw(custom::wrap(input).map_err(cannot_write)?)
-}
-
-fn raw(json: String) -> Result<Cow<'static, RawValue>, EncodeError> {
-    RawValue::from_string(json).map(Cow::Owned).map_err(cannot_write)
 }
 
 /// Type and content of a `data:` URL in base64.
@@ -558,12 +474,4 @@ fn type_by_ending(url: &str) -> Option<&'static str> {
 /// Whether a picture may stand inside a function's response.
 fn fits_inside(picture: &wire::Part<'_>) -> bool {
     picture.inline_data.as_ref().is_some_and(|blob| PICTURE_TYPES_IN_RESULTS.contains(&&*blob.mime_type))
-}
-
-fn path(item: usize) -> String {
-    format!("input[{item}]")
-}
-
-fn part_path(item: usize, key: &str, part: usize) -> String {
-    format!("input[{item}].{key}[{part}]")
 }

@@ -1,13 +1,19 @@
 //! What becomes of requests: one small rule each. The laws over random conversations are in `tests/it/codec_gemini.rs`.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::{
-    conversation::{BEGIN, GO_ON, NO_PICTURE, NO_RESULT, NO_SIGNATURE, PICTURE_BELOW, PICTURE_HERE, PICTURES},
+    conversation::{BEGIN, GO_ON, NO_SIGNATURE, PICTURE_BELOW, PICTURE_HERE, PICTURES},
     *,
 };
 use crate::{
-    codec::chat::dialect::Dialect,
+    codec::{
+        Protocol,
+        chat::dialect::Dialect,
+        history::{NO_PICTURE, NO_RESULT},
+    },
     model::request::{Item, Opaque, Origin, Part, Role},
 };
 
@@ -18,6 +24,7 @@ fn target(model: &str) -> Target {
     Target {
         origin: Origin::new("google", model),
         model: model.into(),
+        protocol: Protocol::Gemini,
         dialect: Dialect::named("generic").unwrap(),
         effort: None,
         accepts_images: true,

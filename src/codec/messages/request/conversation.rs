@@ -2,21 +2,21 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
-
 use super::{Switch, cannot_write};
 use crate::{
     codec::{
-        EncodeError, Target, custom,
+        EncodeError, Target,
         history::{
-            EMPTY_RESULT, INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, part_path, path,
-            short_id,
+            EMPTY_RESULT, INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, arguments, part_path,
+            path, short_id,
         },
         messages::{models::Model, thoughts::Stored, wire},
         names::Names,
     },
-    model::request::{Item, Part, Request, Role, Text, Tool, ToolKind},
+    model::{
+        request::{Item, Part, Request, Role, Tool},
+        text::LazyText,
+    },
 };
 
 /// What the user says before an assistant that speaks first.
@@ -91,8 +91,8 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         if !switch.thoughts_back {
             self.without_thoughts = Some("thinking is off");
         }
-        if let Some(text) = request.instructions.as_ref().filter(|text| !is_blank(text)) {
-            self.instruct(read(text));
+        if let Some(text) = request.instructions.as_ref().filter(|text| !text.is_blank()) {
+            self.instruct(text.as_borrowed());
         }
         for (i, item) in request.input.iter().enumerate() {
             match item {
@@ -128,7 +128,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         }
         self.close_turn()?;
         if let Some(text) = instruction {
-            self.instruct(Cow::Owned(text));
+            self.instruct(text.into());
         }
         match self.messages.last().map(|message| message.role) {
             Some(wire::Role::User) => {}
@@ -163,7 +163,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         *switch = Switch { said, thinks: false, thoughts_back: false, ..*switch };
     }
 
-    fn instruct(&mut self, text: Cow<'r, str>) {
+    fn instruct(&mut self, text: LazyText<'r>) {
         self.system.push(wire::SystemBlock { kind: "text", text, cache_control: None });
     }
 
@@ -174,8 +174,8 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         let mut texts = Vec::new();
         for (n, part) in parts.iter().enumerate() {
             match part {
-                Part::Text(text) | Part::Refusal(text) if is_blank(text) => {}
-                Part::Text(text) | Part::Refusal(text) => texts.push(read(text)),
+                Part::Text(text) | Part::Refusal(text) if text.is_blank() => {}
+                Part::Text(text) | Part::Refusal(text) => texts.push(text.as_borrowed()),
                 Part::Image { .. } => {
                     self.losses.drop(part_path(i, "content", n), "the model takes no pictures here");
                 }
@@ -192,8 +192,8 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             return;
         }
         self.losses.approximate(path(i), "the protocol takes system messages only at the front");
-        let text = format!("{INSTRUCTIONS_LEAD}\n{}", texts.join("\n"));
-        self.push(wire::Role::User, vec![wire::Block::text(text)]);
+        texts.insert(0, INSTRUCTIONS_LEAD.into());
+        self.push(wire::Role::User, vec![wire::Block::text(LazyText::join(texts, "\n"))]);
     }
 
     /// Adds to the last message if the same one speaks: the roles alternate.
@@ -212,8 +212,8 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         let mut blocks = Vec::with_capacity(parts.len());
         for (n, part) in parts.iter().enumerate() {
             match part {
-                Part::Text(text) | Part::Refusal(text) if is_blank(text) => {}
-                Part::Text(text) | Part::Refusal(text) => blocks.push(wire::Block::text(read(text))),
+                Part::Text(text) | Part::Refusal(text) if text.is_blank() => {}
+                Part::Text(text) | Part::Refusal(text) => blocks.push(wire::Block::text(text.as_borrowed())),
                 Part::Image { .. } if !self.target.accepts_images => {
                     self.losses.drop(part_path(i, key, n), "the model takes no pictures");
                     blocks.push(wire::Block::text(NO_PICTURE));
@@ -254,8 +254,10 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                 Some(Item::Message { parts, .. }) => {
                     for (n, part) in parts.iter().enumerate() {
                         match part {
-                            Part::Text(text) | Part::Refusal(text) if is_blank(text) => continue,
-                            Part::Text(text) | Part::Refusal(text) => blocks.push(wire::Block::text(read(text))),
+                            Part::Text(text) | Part::Refusal(text) if text.is_blank() => continue,
+                            Part::Text(text) | Part::Refusal(text) => {
+                                blocks.push(wire::Block::text(text.as_borrowed()))
+                            }
                             Part::Image { .. } | Part::Other { .. } => {
                                 self.losses.drop(part_path(*i, "content", n), "the assistant only writes");
                                 continue;
@@ -317,24 +319,14 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         let Some(Item::Call { tool, input, .. }) = self.request.input.get(i) else {
             return Err(EncodeError::Unsupported { path: path(i), why: "is no call".into() });
         };
-        let text = read(input);
-        let arguments = match tool.kind {
-            ToolKind::Custom => custom::wrap(&text).map_err(cannot_write)?,
-            ToolKind::Function | ToolKind::ToolSearch if text.trim().is_empty() => "{}".to_owned(),
-            ToolKind::Function | ToolKind::ToolSearch
-                if text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(&text).is_ok() =>
-            {
-                text.into_owned()
-            }
-            ToolKind::Function | ToolKind::ToolSearch => {
-                self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
-                custom::wrap(&text).map_err(cannot_write)?
-            }
-        };
+        let (input, whole) = arguments(tool.kind, input).map_err(cannot_write)?;
+        if !whole {
+            self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
+        }
         Ok(wire::Block::ToolUse {
             id: self.pairs.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default(),
             name: self.names.wire_name(tool).unwrap_or(&tool.name).to_owned(),
-            input: RawValue::from_string(arguments).map_err(cannot_write)?,
+            input,
             cache_control: None,
         })
     }
@@ -349,7 +341,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                 Some((o, Item::Output { parts, .. })) => (result(self.blocks(o, "output", parts)), None),
                 Some(_) | None => {
                     self.losses.approximate(path(*i), "it has no result, so one is made up that says so");
-                    (wire::ResultContent::Text(Cow::Borrowed(NO_RESULT)), Some(true))
+                    (wire::ResultContent::Text(NO_RESULT.into()), Some(true))
                 }
             };
             results.push(wire::Block::ToolResult { tool_use_id: id, content, is_error, cache_control: None });
@@ -360,7 +352,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
 
 fn result(mut blocks: Vec<wire::Block<'_>>) -> wire::ResultContent<'_> {
     match (blocks.pop(), blocks.is_empty()) {
-        (None, _) => wire::ResultContent::Text(Cow::Borrowed(EMPTY_RESULT)),
+        (None, _) => wire::ResultContent::Text(EMPTY_RESULT.into()),
         (Some(wire::Block::Text { text, .. }), true) => wire::ResultContent::Text(text),
         (Some(last), _) => {
             blocks.push(last);
@@ -386,9 +378,11 @@ fn is_thought(block: &wire::Block<'_>) -> bool {
 
 /// A picture of one of the four kinds that are taken, or the address of one
 /// (<https://platform.claude.com/docs/en/build-with-claude/vision>, read 2026-11-21).
-fn picture(url: &str) -> Option<wire::ImageSource<'_>> {
+fn picture<'r>(text: &'r LazyText<'_>) -> Option<wire::ImageSource<'r>> {
+    let url = text.read();
     let Some(rest) = url.strip_prefix("data:") else {
-        return (url.starts_with("https://") || url.starts_with("http://")).then_some(wire::ImageSource::Url { url });
+        let fetched = url.starts_with("https://") || url.starts_with("http://");
+        return fetched.then(|| wire::ImageSource::Url { url: text.as_borrowed() });
     };
     let (head, data) = rest.split_once(',')?;
     let mut words = head.split(';');
@@ -400,20 +394,20 @@ fn picture(url: &str) -> Option<wire::ImageSource<'_>> {
         _ => return None,
     };
     let encoded = words.any(|word| word.eq_ignore_ascii_case("base64")) && !data.is_empty();
-    encoded.then_some(wire::ImageSource::Base64 { media_type, data })
+    let at = url.len() - data.len();
+    encoded.then(|| wire::ImageSource::Base64 { media_type, data: behind(url, at) })
+}
+
+/// What follows the first `at` bytes.
+fn behind(text: Cow<'_, str>, at: usize) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.get(at..).unwrap_or_default()),
+        Cow::Owned(text) => Cow::Owned(text.get(at..).unwrap_or_default().to_owned()),
+    }
 }
 
 /// A call's id as this protocol takes it (`^[a-zA-Z0-9_-]+$`), made from the client's id alone.
 fn wire_id(id: &str) -> String {
     let fits = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if fits { id.to_owned() } else { format!("call_{}", short_id(id)) }
-}
-
-fn read<'r>(text: &'r Text<'_>) -> Cow<'r, str> {
-    Cow::Borrowed(text)
-}
-
-/// Whether there is nothing but white space in it: such texts are refused.
-fn is_blank(text: &Text<'_>) -> bool {
-    text.trim_start().is_empty()
 }

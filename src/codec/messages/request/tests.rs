@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    codec::chat::dialect::Dialect,
+    codec::{Protocol, chat::dialect::Dialect},
     model::request::{LossAction, Opaque, Origin, Part, Role},
 };
 
@@ -14,6 +14,7 @@ fn target(model: &str) -> Target {
     Target {
         origin: Origin::new("p", model),
         model: model.into(),
+        protocol: Protocol::Messages,
         dialect: Dialect::named("generic").unwrap(),
         effort: None,
         accepts_images: true,
