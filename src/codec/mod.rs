@@ -47,10 +47,10 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Those that can be configured.
-    pub const BUILT: &[Self] = &[Self::Chat, Self::Responses];
+    /// All of them.
+    pub const BUILT: &[Self] = &[Self::Chat, Self::Responses, Self::Messages, Self::Gemini];
 
-    /// The one of that name, if it can be configured.
+    /// The one of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::BUILT.iter().copied().find(|protocol| protocol.name() == name)
     }
@@ -162,7 +162,8 @@ pub fn encode_request(
     match target.protocol {
         Protocol::Chat => chat::encode_request(asked.request, target),
         Protocol::Responses => relay::encode_request(asked.body, target, known),
-        Protocol::Messages | Protocol::Gemini => Err(not_built(target.protocol)),
+        Protocol::Messages => messages::encode_request(asked.request, target),
+        Protocol::Gemini => gemini::encode_request(asked.request, target),
     }
 }
 
@@ -177,13 +178,9 @@ pub fn decode_error(
     match protocol {
         // One table for the errors of all vendors, whose shapes these are.
         Protocol::Chat | Protocol::Responses => chat::decode_error(status, retry_after, body, now),
-        Protocol::Messages | Protocol::Gemini => chat::decode_error(status, retry_after, body, now),
+        Protocol::Messages => messages::decode_error(status, retry_after, body, now),
+        Protocol::Gemini => gemini::decode_error(status, retry_after, body, now),
     }
-}
-
-/// No configuration names these, see `PROTOCOLS_NOT_BUILT` in `config/provider.rs`.
-fn not_built(protocol: Protocol) -> EncodeError {
-    EncodeError::Unsupported { path: "model".into(), why: format!("the protocol {:?} is not built", protocol.name()) }
 }
 
 /// What reads an answer.
@@ -196,17 +193,18 @@ pub enum Reader {
 }
 
 impl Reader {
-    /// For one answer of the target. `identity`: ours; its stem is the seed of ids that a host forgot. `None` if nobody
-    /// can read it.
-    pub fn new(target: &Target, names: Names, identity: &Identity, streaming: bool, input_bytes: u64) -> Option<Self> {
-        let translate = |decoder| Some(Self::Translate(Box::new(decoder)));
-        match target.protocol {
-            Protocol::Chat => {
-                translate(StreamDecoder::Chat(chat::StreamDecoder::new(target, names, &identity.stem, input_bytes)))
+    /// For one answer of the target. `identity`: ours; its stem is the seed of ids that a host forgot.
+    pub fn new(target: &Target, names: Names, identity: &Identity, streaming: bool, input_bytes: u64) -> Self {
+        let seed = &identity.stem;
+        let decoder = match target.protocol {
+            Protocol::Responses => return Self::Relay(Box::new(Relay::new(identity, streaming))),
+            Protocol::Chat => StreamDecoder::Chat(chat::StreamDecoder::new(target, names, seed, input_bytes)),
+            Protocol::Messages => {
+                StreamDecoder::Messages(messages::StreamDecoder::new(target, names, seed, input_bytes))
             }
-            Protocol::Responses => Some(Self::Relay(Box::new(Relay::new(identity, streaming)))),
-            Protocol::Messages | Protocol::Gemini => None,
-        }
+            Protocol::Gemini => StreamDecoder::Gemini(gemini::StreamDecoder::new(target, names, seed, input_bytes)),
+        };
+        Self::Translate(Box::new(decoder))
     }
 }
 
@@ -215,6 +213,10 @@ impl Reader {
 pub enum StreamDecoder {
     /// Chat Completions.
     Chat(chat::StreamDecoder),
+    /// Anthropic's Messages.
+    Messages(messages::StreamDecoder),
+    /// Google's generateContent.
+    Gemini(gemini::StreamDecoder),
 }
 
 impl StreamDecoder {
@@ -222,6 +224,8 @@ impl StreamDecoder {
     pub fn feed(&mut self, frame: &sse::Frame<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
         match self {
             Self::Chat(decoder) => decoder.feed(frame, out),
+            Self::Messages(decoder) => decoder.feed(frame, out),
+            Self::Gemini(decoder) => decoder.feed(frame, out),
         }
     }
 
@@ -229,6 +233,8 @@ impl StreamDecoder {
     pub fn feed_whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
         match self {
             Self::Chat(decoder) => decoder.feed_whole(body, out),
+            Self::Messages(decoder) => decoder.feed_whole(body, out),
+            Self::Gemini(decoder) => decoder.feed_whole(body, out),
         }
     }
 
@@ -236,6 +242,8 @@ impl StreamDecoder {
     pub fn end_announced(&self) -> bool {
         match self {
             Self::Chat(decoder) => decoder.end_announced(),
+            Self::Messages(decoder) => decoder.end_announced(),
+            Self::Gemini(decoder) => decoder.end_announced(),
         }
     }
 
@@ -243,6 +251,8 @@ impl StreamDecoder {
     pub fn done(&self) -> bool {
         match self {
             Self::Chat(decoder) => decoder.done(),
+            Self::Messages(decoder) => decoder.done(),
+            Self::Gemini(decoder) => decoder.done(),
         }
     }
 
@@ -250,6 +260,8 @@ impl StreamDecoder {
     pub fn skipped(&self) -> u64 {
         match self {
             Self::Chat(decoder) => decoder.skipped(),
+            Self::Messages(decoder) => decoder.skipped(),
+            Self::Gemini(decoder) => decoder.skipped(),
         }
     }
 
@@ -257,6 +269,8 @@ impl StreamDecoder {
     pub fn finish(self, cut: Option<Failure>, out: &mut Vec<Event>) {
         match self {
             Self::Chat(decoder) => decoder.finish(cut, out),
+            Self::Messages(decoder) => decoder.finish(cut, out),
+            Self::Gemini(decoder) => decoder.finish(cut, out),
         }
     }
 }

@@ -5,7 +5,7 @@ use http::{HeaderName, header};
 use url::Url;
 
 use super::base_url;
-use crate::codec::Protocol;
+use crate::codec::{Protocol, messages};
 
 /// Where a request for `model` goes.
 pub fn url(base: &Url, protocol: Protocol, model: &str) -> Url {
@@ -49,8 +49,7 @@ pub fn key_header(protocol: Protocol) -> (HeaderName, &'static str) {
 pub fn fixed_headers(protocol: Protocol) -> &'static [(&'static str, &'static str)] {
     match protocol {
         Protocol::Chat | Protocol::Responses | Protocol::Gemini => &[],
-        // The version of the API that `codec::messages` speaks.
-        Protocol::Messages => &[("anthropic-version", "2023-06-01")],
+        Protocol::Messages => &[("anthropic-version", messages::API_VERSION)],
     }
 }
 

@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn the_same_key_may_work_by_another_protocol() {
         let stand_in = |name| Preset::named(name).unwrap().stand_in().map(|preset| preset.name);
-        assert_eq!(stand_in("opencode-messages"), Some("opencode"));
+        assert_eq!(stand_in("commandcode-cli"), Some("commandcode"));
         assert_eq!(stand_in("codebuff"), None);
     }
 

@@ -24,7 +24,7 @@ use crate::codec::{
 };
 
 /// Protocols that are designed but have no codec yet.
-pub(super) const PROTOCOLS_NOT_BUILT: &[&str] = &["messages", "gemini", "code-assist", "command-code", "codebuff"];
+pub(super) const PROTOCOLS_NOT_BUILT: &[&str] = &["code-assist", "command-code", "codebuff"];
 
 /// Headers the proxy sets itself, or that belong to one hop (RFC 9110 §7.6.1).
 const HEADERS_REFUSED: &[&str] = &[

@@ -265,7 +265,6 @@ async fn attempt(
         return Err(named(secrets.hide(failure), hop.label()));
     };
     let reader = Reader::new(&hop.target, names, &line.identity, line.streaming, input_bytes);
-    let reader = reader.ok_or_else(|| Failure::new(FailureKind::Bug, "Nobody can read the answer."))?;
     let mut source = Source::new(answer, reader, &hop.target.origin, hop.idle, hop.label(), secrets);
     loop {
         source.read(line).await;

@@ -1,6 +1,6 @@
 //! Requests as the real client sends them (`tests/golden/requests/<case>/responses.json`, its own prompt and tool
 //! descriptions replaced by placeholders) and others made by hand, in the words of hosts that differ most, with what was
-//! lost on the way in `losses.txt` (Chat Completions) and `messages.losses.txt`.
+//! lost on the way in `losses.txt` (Chat Completions) and `messages.losses.txt`. `codec_gemini.rs` has those for Gemini.
 
 use std::fs;
 
@@ -42,7 +42,7 @@ impl Column {
     fn encode(&self, request: &Request<'_>) -> Result<Encoded<Names>, EncodeError> {
         let dialect = match self.protocol {
             Protocol::Chat => self.name,
-            Protocol::Messages => "generic",
+            Protocol::Messages | Protocol::Gemini | Protocol::Responses => "generic",
         };
         let target = Target {
             origin: Origin::new("up", self.model),
@@ -56,6 +56,7 @@ impl Column {
         match self.protocol {
             Protocol::Chat => chat::encode_request(request, &target),
             Protocol::Messages => messages::encode_request(request, &target),
+            Protocol::Gemini | Protocol::Responses => unreachable!("they are kept elsewhere"),
         }
     }
 
@@ -64,6 +65,7 @@ impl Column {
         match self.protocol {
             Protocol::Chat => check_pairing(body["messages"].as_array().unwrap()),
             Protocol::Messages => check_alternation(body["messages"].as_array().unwrap()),
+            Protocol::Gemini | Protocol::Responses => unreachable!("they are kept elsewhere"),
         }
     }
 }
@@ -94,6 +96,7 @@ fn requests_are_said_as_kept_and_losses_are_listed() {
             let (protocol, all) = match column.protocol {
                 Protocol::Chat => ("chat", &mut chat),
                 Protocol::Messages => ("messages", &mut messages),
+                Protocol::Gemini | Protocol::Responses => unreachable!("they are kept elsewhere"),
             };
             differences.compare(&case.join(format!("{protocol}.{}.json", column.name)), &pretty);
             let gap = if all.is_empty() { "" } else { "\n" };
