@@ -1,0 +1,259 @@
+//! A provider that speaks Google's Gemini API, over real sockets and with the real Codex.
+
+use crate::support::PIXEL_PNG;
+use crate::support::codex::Codex;
+use crate::support::gemini::{Gemini, error, parts, results, say};
+use crate::support::proxy::Proxy;
+use crate::support::upstream::{Cut, Recorded, Reply, Upstream};
+use serde_json::{Value, json};
+
+const KEY: &str = "AIza-test-upstream-key";
+const SHORT: &str = "retry_deadline_s = 1\nhead_hold_s = 1\nkeepalive_s = 1\nupstream_head_s = 2\nupstream_idle_s = 2";
+
+fn start(proxy: &str, upstream: &Upstream) -> Proxy {
+    let config = format!(
+        "[proxy]\n{proxy}\n[providers.google]\nprotocol = \"gemini\"\nbase_url = \"http://{}\"\n\
+         key = {{ env = \"UP_KEY\" }}\nimages = true\n[models.work]\nroutes = [\"google/gemini-3.8-flash\"]\n",
+        upstream.address()
+    );
+    Proxy::start(&config, &[("UP_KEY", KEY)])
+}
+
+fn ask() -> Value {
+    json!({"model": "work", "stream": true, "store": false, "instructions": "Be \"kind\".\n",
+        "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go\n– on"}]}]})
+}
+
+#[test]
+fn text_is_streamed_and_the_request_is_in_the_hosts_words_at_its_address() {
+    for size in [7, 1_000_000] {
+        let reply = Gemini::new().text("Hel").text("lo – \"wörld\"\n").complete().reply().split(size);
+        let upstream = Upstream::start(move |_| reply.clone());
+        let proxy = start("", &upstream);
+        let got = proxy.responses(&ask());
+        let end = got.terminal();
+        assert_eq!((got.status, &end["type"]), (200, &json!("response.completed")), "{}", got.text());
+        assert_eq!(got.items()[0]["content"][0]["text"], "Hello – \"wörld\"\n");
+        let deltas = got.events().into_iter().filter(|event| event["type"] == "response.output_text.delta");
+        assert!(deltas.count() >= 2, "{}", got.text());
+        let usage = &end["response"]["usage"];
+        assert_eq!(
+            (&usage["input_tokens"], &usage["input_tokens_details"]["cached_tokens"], &usage["output_tokens"]),
+            (&json!(100), &json!(60), &json!(20))
+        );
+
+        let request = &upstream.exactly(1)[0];
+        // The key stands in no address: those are logged on the way.
+        assert_eq!(
+            (&*request.method, &*request.path),
+            ("POST", "/v1beta/models/gemini-3.8-flash:streamGenerateContent?alt=sse")
+        );
+        assert_eq!((request.header("x-goog-api-key"), request.header("authorization")), (Some(KEY), None));
+        assert_eq!(request.json["systemInstruction"], json!({"parts": [{"text": "Be \"kind\".\n"}]}));
+        assert_eq!(request.json["contents"], json!([{"role": "user", "parts": [{"text": "go\n– on"}]}]));
+        assert_eq!(request.json.get("model"), None);
+    }
+}
+
+#[test]
+fn one_object_for_who_asks_for_one() {
+    let upstream = Upstream::start(|_| say("whole"));
+    let proxy = start("", &upstream);
+    let mut body = ask();
+    body["stream"] = json!(false);
+    let got = proxy.responses(&body);
+    let object = got.json();
+    assert_eq!((&object["status"], &object["output"][0]["content"][0]["text"]), (&json!("completed"), &json!("whole")));
+}
+
+#[test]
+fn statuses_follow_the_failure_table() {
+    for (status, word, message, told, code) in [
+        (400, "INVALID_ARGUMENT", "Invalid value at 'contents'.", 400, "invalid_request"),
+        (
+            400,
+            "INVALID_ARGUMENT",
+            "The input token count (2000000) exceeds the maximum number of tokens allowed (1048576).",
+            400,
+            "context_length_exceeded",
+        ),
+        (400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", 400, "upstream_credentials"),
+        (401, "UNAUTHENTICATED", "No credentials AIza-test-upstream-key", 400, "upstream_credentials"),
+        (404, "NOT_FOUND", "models/gemini-3.8-flash is not found for API version v1beta", 404, "model_not_found"),
+        (429, "RESOURCE_EXHAUSTED", "Please retry in 69.5s.", 429, "rate_limit_exceeded"),
+        (500, "INTERNAL", "An internal error has occurred.", 502, "upstream_error"),
+        (503, "UNAVAILABLE", "The model is overloaded.", 503, "upstream_overloaded"),
+    ] {
+        let headers: &[(&str, &str)] = if status == 429 { &[("retry-after", "70")] } else { &[] };
+        let reply = Reply::json_with(status, headers, &error(status, word, message));
+        let upstream = Upstream::start(move |_| reply.clone());
+        let proxy = start("retry_deadline_s = 1", &upstream);
+        let got = proxy.responses(&ask());
+        assert_eq!((got.status, &got.json()["error"]["code"]), (told, &json!(code)), "{}", got.text());
+        assert!(!got.text().contains(KEY) && !proxy.log().contains(KEY), "{}", got.text());
+        if status == 429 {
+            assert_eq!(got.header("retry-after"), Some("70"));
+        }
+    }
+}
+
+#[test]
+fn an_error_before_the_first_part_is_tried_again_and_one_behind_it_is_told() {
+    let overload = || Gemini::new().data(&error(503, "UNAVAILABLE", "Overloaded")).reply();
+    let upstream = Upstream::start(move |request| if request.index == 0 { overload() } else { say("at last") });
+    let proxy = start("", &upstream);
+    assert_eq!(proxy.responses(&ask()).items()[0]["content"][0]["text"], "at last");
+    upstream.exactly(2);
+
+    for (status, word, code) in
+        [(503, "UNAVAILABLE", "server_error"), (429, "RESOURCE_EXHAUSTED", "rate_limit_exceeded")]
+    {
+        let reply = Gemini::new().text("half").data(&error(status, word, "SCRIPTED")).reply();
+        let upstream = Upstream::start(move |_| reply.clone());
+        let proxy = start("", &upstream);
+        let end = proxy.responses(&ask()).terminal();
+        assert_eq!(
+            (&end["type"], &end["response"]["error"]["code"]),
+            (&json!("response.failed"), &json!(code)),
+            "{end}"
+        );
+        assert!(end.to_string().contains("SCRIPTED"), "{end}");
+        upstream.exactly(1);
+    }
+}
+
+#[test]
+fn a_cut_answer_is_told_and_its_call_never_runs() {
+    for cut in [Cut::Reset, Cut::Close, Cut::Stall] {
+        let reply = Gemini::new().text("half").exec("fc_1", "echo no", Some("U0lH")).cut(cut);
+        let upstream = Upstream::start(move |_| reply.clone());
+        let proxy = start(SHORT, &upstream);
+        let got = proxy.responses(&ask());
+        let end = got.terminal();
+        assert_eq!(
+            (&end["type"], &end["response"]["error"]["code"]),
+            (&json!("response.failed"), &json!("server_error")),
+            "{end}"
+        );
+        assert!(got.items().iter().all(|item| item["type"] != "function_call"), "{cut:?}: {}", got.text());
+        upstream.exactly(1);
+    }
+}
+
+// ---- the real Codex ----
+
+fn session(script: impl FnMut(&Recorded) -> Reply + Send + 'static) -> Option<(Codex, Proxy, Upstream)> {
+    crate::support::codex_bin()?;
+    let upstream = Upstream::start(script);
+    let proxy = start("", &upstream);
+    Some((Codex::new(proxy.endpoint())?, proxy, upstream))
+}
+
+/// Contents of that role, the last one.
+fn last<'a>(request: &'a Recorded, role: &str) -> &'a [Value] {
+    let contents = request.json["contents"].as_array().unwrap();
+    let found = contents.iter().rev().find(|content| content["role"] == role);
+    found.and_then(|content| content["parts"].as_array()).unwrap_or_else(|| panic!("{:#}", request.json))
+}
+
+#[test]
+fn codex_runs_a_command_and_a_patch_and_the_signature_goes_back() {
+    const PATCH: &str = "*** Begin Patch\n*** Add File: b\n+zwei \"ß\"\n*** End Patch\n";
+    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+        0 => Gemini::new()
+            .thought("**Looking**\n\n")
+            .thought("I look.")
+            .text("Two files.")
+            .exec("fc_a", "echo one > a", Some("U0lHLTE="))
+            .call("fc_b", "apply_patch", &json!({"input": PATCH}), None)
+            .complete()
+            .reply(),
+        _ => say("both"),
+    }) else {
+        return;
+    };
+    let run = codex.exec("make two files");
+    run.succeeded_with("both");
+    assert!(!run.items("reasoning").is_empty(), "the user sees that it thinks: {run:#?}");
+    assert_eq!((codex.file("a").as_deref(), codex.file("b").as_deref()), (Some("one\n"), Some("zwei \"ß\"\n")));
+    let requests = upstream.exactly(2);
+    let tools = requests[0].json["tools"][0]["functionDeclarations"].as_array().unwrap();
+    for name in ["exec_command", "apply_patch"] {
+        assert!(tools.iter().any(|tool| tool["name"] == name), "{tools:#?}");
+    }
+    let exec = json!({"id": "fc_a", "name": "exec_command", "args": {"cmd": "echo one > a"}});
+    let patch = json!({"id": "fc_b", "name": "apply_patch", "args": {"input": PATCH}});
+    assert_eq!(
+        last(&requests[1], "model"),
+        [
+            json!({"text": "Two files."}),
+            json!({"functionCall": exec, "thoughtSignature": "U0lHLTE="}),
+            json!({"functionCall": patch}),
+        ]
+    );
+    let answered: Vec<(&Value, &Value)> = last(&requests[1], "user")
+        .iter()
+        .map(|part| (&part["functionResponse"]["id"], &part["functionResponse"]["name"]))
+        .collect();
+    assert_eq!(answered, [(&json!("fc_a"), &json!("exec_command")), (&json!("fc_b"), &json!("apply_patch"))]);
+    // What stood before is said in the same words, or nothing of it is found in the provider's cache.
+    let (before, after) = (parts(&requests[0]), parts(&requests[1]));
+    assert_eq!(after[..before.len()], before);
+    assert_eq!(requests[0].json["tools"], requests[1].json["tools"]);
+    assert_eq!(requests[0].json["systemInstruction"], requests[1].json["systemInstruction"]);
+}
+
+#[test]
+fn parallel_calls_come_back_as_one_content_and_two_results_in_order() {
+    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+        0 => {
+            let begun = Gemini::new().exec("fc_a", "echo 1 > a", Some("U0lH"));
+            begun.exec("fc_b", "echo 2 > b", None).complete().reply()
+        }
+        _ => say("both"),
+    }) else {
+        return;
+    };
+    codex.exec("run two").succeeded_with("both");
+    assert_eq!((codex.file("a").as_deref(), codex.file("b").as_deref()), (Some("1\n"), Some("2\n")));
+    let second = &upstream.exactly(2)[1];
+    for (role, key) in [("model", "functionCall"), ("user", "functionResponse")] {
+        let ids: Vec<&Value> = last(second, role).iter().map(|part| &part[key]["id"]).collect();
+        assert_eq!(ids, ["fc_a", "fc_b"], "{:#}", second.json["contents"]);
+    }
+}
+
+#[test]
+fn a_picture_of_the_user_and_one_looked_at_arrive() {
+    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+        0 => Gemini::new().call("fc_v", "view_image", &json!({"path": "seen.png"}), Some("U0lH")).complete().reply(),
+        _ => say("a red pixel"),
+    }) else {
+        return;
+    };
+    for name in ["given.png", "seen.png"] {
+        std::fs::write(codex.work().join(name), PIXEL_PNG).unwrap();
+    }
+    codex.exec_with("what is it?", &["-i", "given.png"]).succeeded_with("a red pixel");
+    let requests = upstream.exactly(2);
+    let is_picture = |part: &&Value| {
+        part["inlineData"]["mimeType"] == "image/png"
+            && part["inlineData"]["data"].as_str().is_some_and(|data| data.starts_with("iVBOR"))
+    };
+    assert_eq!(parts(&requests[0]).into_iter().filter(|part| is_picture(part)).count(), 1);
+    let result = &last(&requests[1], "user")[0]["functionResponse"];
+    let inside = result["parts"].as_array().unwrap_or_else(|| panic!("{result:#}"));
+    assert_eq!(inside.iter().filter(is_picture).count(), 1, "{result:#}");
+}
+
+#[test]
+fn codex_is_told_what_the_host_refuses() {
+    let Some((codex, _proxy, upstream)) = session(|_| {
+        Reply::json(400, &error(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."))
+    }) else {
+        return;
+    };
+    let run = codex.exec("say it");
+    assert!(run.failed().contains("API key not valid"), "{run:#?}");
+    upstream.exactly(1);
+}

@@ -1,0 +1,256 @@
+//! A provider that speaks Anthropic's Messages, over real sockets and with the real Codex.
+
+use crate::support::PIXEL_PNG;
+use crate::support::codex::Codex;
+use crate::support::messages::{Messages, blocks, error, results, say};
+use crate::support::proxy::Proxy;
+use crate::support::upstream::{Cut, Recorded, Reply, Upstream};
+use serde_json::{Value, json};
+
+const KEY: &str = "sk-ant-test-upstream";
+const SHORT: &str = "retry_deadline_s = 1\nhead_hold_s = 1\nkeepalive_s = 1\nupstream_head_s = 2\nupstream_idle_s = 2";
+
+fn start(proxy: &str, upstream: &Upstream) -> Proxy {
+    let config = format!(
+        "[proxy]\n{proxy}\n[providers.claude]\nprotocol = \"messages\"\nbase_url = \"{}\"\nkey = {{ env = \"UP_KEY\" }}\n\
+         images = true\n[models.work]\nroutes = [\"claude/claude-opus-5-5\"]\n",
+        upstream.base_url()
+    );
+    Proxy::start(&config, &[("UP_KEY", KEY)])
+}
+
+fn ask() -> Value {
+    json!({"model": "work", "stream": true, "store": false, "instructions": "Be \"kind\".\n",
+        "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go\n– on"}]}]})
+}
+
+#[test]
+fn text_is_streamed_and_the_request_is_in_the_hosts_words_at_its_address() {
+    for size in [7, 1_000_000] {
+        let reply = Messages::new().text(&["Hel", "lo – \"wörld\"\n"]).complete().reply().split(size);
+        let upstream = Upstream::start(move |_| reply.clone());
+        let proxy = start("", &upstream);
+        let got = proxy.responses(&ask());
+        let end = got.terminal();
+        assert_eq!((got.status, &end["type"]), (200, &json!("response.completed")), "{}", got.text());
+        assert_eq!(got.items()[0]["content"][0]["text"], "Hello – \"wörld\"\n");
+        let deltas = got.events().into_iter().filter(|event| event["type"] == "response.output_text.delta");
+        assert!(deltas.count() >= 2, "{}", got.text());
+        let usage = &end["response"]["usage"];
+        assert_eq!(
+            (&usage["input_tokens"], &usage["input_tokens_details"]["cached_tokens"], &usage["output_tokens"]),
+            (&json!(100), &json!(60), &json!(20))
+        );
+
+        let request = &upstream.exactly(1)[0];
+        assert_eq!((&*request.method, &*request.path), ("POST", "/v1/messages"));
+        assert_eq!((request.header("x-api-key"), request.header("authorization")), (Some(KEY), None));
+        assert_eq!(request.header("anthropic-version"), Some("2023-06-01"));
+        assert_eq!(request.json["model"], "claude-opus-5-5");
+        assert_eq!(request.json["stream"], true);
+        assert_eq!(request.json["thinking"]["type"], "adaptive");
+        let mark = json!({"type": "ephemeral"});
+        assert_eq!(request.json["system"], json!([{"type": "text", "text": "Be \"kind\".\n", "cache_control": mark}]));
+        let said = json!([{"type": "text", "text": "go\n– on", "cache_control": mark}]);
+        assert_eq!(request.json["messages"], json!([{"role": "user", "content": said}]));
+    }
+}
+
+#[test]
+fn one_object_for_who_asks_for_one() {
+    let upstream = Upstream::start(|_| say("whole"));
+    let proxy = start("", &upstream);
+    let mut body = ask();
+    body["stream"] = json!(false);
+    let got = proxy.responses(&body);
+    let object = got.json();
+    assert_eq!((&object["status"], &object["output"][0]["content"][0]["text"]), (&json!("completed"), &json!("whole")));
+}
+
+#[test]
+fn statuses_follow_the_failure_table() {
+    for (status, kind, message, told, code) in [
+        (400, "invalid_request_error", "messages: roles must alternate", 400, "invalid_request"),
+        (400, "invalid_request_error", "prompt is too long: 214343 tokens > 200000", 400, "context_length_exceeded"),
+        (400, "invalid_request_error", "Your credit balance is too low.", 400, "upstream_budget"),
+        (401, "authentication_error", "invalid x-api-key sk-ant-test-upstream", 400, "upstream_credentials"),
+        (404, "not_found_error", "model: claude-opus-5-5", 404, "model_not_found"),
+        (429, "rate_limit_error", "This request would exceed your rate limit.", 429, "rate_limit_exceeded"),
+        (500, "api_error", "Internal server error", 502, "upstream_error"),
+        (529, "overloaded_error", "Overloaded", 503, "upstream_overloaded"),
+    ] {
+        let reply = Reply::json_with(status, &[("retry-after", "70")], &error(kind, message));
+        let upstream = Upstream::start(move |_| reply.clone());
+        let proxy = start("retry_deadline_s = 1", &upstream);
+        let got = proxy.responses(&ask());
+        assert_eq!((got.status, &got.json()["error"]["code"]), (told, &json!(code)), "{}", got.text());
+        assert!(!got.text().contains(KEY) && !proxy.log().contains(KEY), "{}", got.text());
+        if status == 429 {
+            assert_eq!(got.header("retry-after"), Some("70"));
+        }
+    }
+}
+
+#[test]
+fn an_error_before_the_first_block_is_tried_again_and_one_behind_it_is_told() {
+    let overload = || Messages::new().event(&error("overloaded_error", "Overloaded")).reply();
+    let upstream = Upstream::start(move |request| if request.index == 0 { overload() } else { say("at last") });
+    let proxy = start("", &upstream);
+    assert_eq!(proxy.responses(&ask()).items()[0]["content"][0]["text"], "at last");
+    upstream.exactly(2);
+
+    for (kind, code) in [("overloaded_error", "server_error"), ("rate_limit_error", "rate_limit_exceeded")] {
+        let reply = Messages::new().text(&["half"]).event(&error(kind, "SCRIPTED")).reply();
+        let upstream = Upstream::start(move |_| reply.clone());
+        let proxy = start("", &upstream);
+        let end = proxy.responses(&ask()).terminal();
+        assert_eq!(
+            (&end["type"], &end["response"]["error"]["code"]),
+            (&json!("response.failed"), &json!(code)),
+            "{end}"
+        );
+        assert!(end.to_string().contains("SCRIPTED"), "{end}");
+        upstream.exactly(1);
+    }
+}
+
+#[test]
+fn a_cut_answer_is_told_and_its_call_never_runs() {
+    for cut in [Cut::Reset, Cut::Close, Cut::Stall] {
+        let reply = Messages::new().text(&["half"]).exec("toolu_1", "echo no").cut(cut);
+        let upstream = Upstream::start(move |_| reply.clone());
+        let proxy = start(SHORT, &upstream);
+        let got = proxy.responses(&ask());
+        let end = got.terminal();
+        assert_eq!(
+            (&end["type"], &end["response"]["error"]["code"]),
+            (&json!("response.failed"), &json!("server_error")),
+            "{end}"
+        );
+        assert!(got.items().iter().all(|item| item["type"] != "function_call"), "{cut:?}: {}", got.text());
+        upstream.exactly(1);
+    }
+}
+
+// ---- the real Codex ----
+
+fn session(script: impl FnMut(&Recorded) -> Reply + Send + 'static) -> Option<(Codex, Proxy, Upstream)> {
+    crate::support::codex_bin()?;
+    let upstream = Upstream::start(script);
+    let proxy = start("", &upstream);
+    Some((Codex::new(proxy.endpoint())?, proxy, upstream))
+}
+
+/// Without the marks for the cache, which move on.
+fn unmarked(block: &Value) -> Value {
+    let mut block = block.clone();
+    if let Some(block) = block.as_object_mut() {
+        block.remove("cache_control");
+    }
+    block
+}
+
+#[test]
+fn codex_runs_a_command_and_a_patch_and_the_thoughts_between_go_back_where_they_were() {
+    const PATCH: &str = "*** Begin Patch\n*** Add File: b\n+zwei \"ß\"\n*** End Patch\n";
+    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+        0 => Messages::new()
+            .thinking(&["First ", "\"I\" look.\n"], "c2lnLTE=")
+            .text(&["Two ", "files."])
+            .exec("toolu_a", "echo one > a")
+            .thinking(&["Then the other."], "c2lnLTI=")
+            .call("toolu_b", "apply_patch", &json!({"input": PATCH}))
+            .complete()
+            .reply(),
+        _ => say("both"),
+    }) else {
+        return;
+    };
+    let run = codex.exec("make two files");
+    run.succeeded_with("both");
+    assert!(!run.items("reasoning").is_empty(), "the user sees that it thinks: {run:#?}");
+    assert_eq!((codex.file("a").as_deref(), codex.file("b").as_deref()), (Some("one\n"), Some("zwei \"ß\"\n")));
+    let requests = upstream.exactly(2);
+    let tools = requests[0].json["tools"].as_array().unwrap();
+    for name in ["exec_command", "apply_patch"] {
+        assert!(tools.iter().any(|tool| tool["name"] == name), "{tools:#?}");
+    }
+    let [.., said, answered] = requests[1].messages() else { panic!("{:#}", requests[1].json) };
+    let said: Vec<Value> = said["content"].as_array().unwrap().iter().map(unmarked).collect();
+    assert_eq!(
+        said,
+        [
+            json!({"type": "thinking", "thinking": "First \"I\" look.\n", "signature": "c2lnLTE="}),
+            json!({"type": "text", "text": "Two files."}),
+            json!({"type": "tool_use", "id": "toolu_a", "name": "exec_command", "input": {"cmd": "echo one > a"}}),
+            json!({"type": "thinking", "thinking": "Then the other.", "signature": "c2lnLTI="}),
+            json!({"type": "tool_use", "id": "toolu_b", "name": "apply_patch", "input": {"input": PATCH}}),
+        ]
+    );
+    let ids: Vec<&str> =
+        answered["content"].as_array().unwrap().iter().filter_map(|b| b["tool_use_id"].as_str()).collect();
+    assert_eq!((&answered["role"], ids), (&json!("user"), vec!["toolu_a", "toolu_b"]));
+    // What stood before is said in the same words, or nothing of it is found in the provider's cache.
+    let before: Vec<Value> = blocks(&requests[0]).into_iter().map(unmarked).collect();
+    let after: Vec<Value> = blocks(&requests[1]).into_iter().map(unmarked).collect();
+    assert_eq!(after[..before.len()], before);
+    assert_eq!(requests[0].json["tools"], requests[1].json["tools"]);
+    assert_eq!(requests[0].json["system"], requests[1].json["system"]);
+}
+
+#[test]
+fn parallel_calls_come_back_as_one_message_and_two_results_in_order() {
+    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+        0 => Messages::new().exec("toolu_a", "echo 1 > a").exec("toolu_b", "echo 2 > b").complete().reply(),
+        _ => say("both"),
+    }) else {
+        return;
+    };
+    codex.exec("run two").succeeded_with("both");
+    assert_eq!((codex.file("a").as_deref(), codex.file("b").as_deref()), (Some("1\n"), Some("2\n")));
+    let second = &upstream.exactly(2)[1];
+    let [.., calls, answered] = second.messages() else { panic!("{:#}", second.json) };
+    for (message, kind, key) in [(calls, "tool_use", "id"), (answered, "tool_result", "tool_use_id")] {
+        let blocks = message["content"].as_array().unwrap();
+        assert!(blocks.iter().all(|block| block["type"] == kind), "{message:#}");
+        let ids: Vec<&Value> = blocks.iter().map(|block| &block[key]).collect();
+        assert_eq!(ids, ["toolu_a", "toolu_b"]);
+    }
+}
+
+#[test]
+fn a_picture_of_the_user_and_one_looked_at_arrive() {
+    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+        0 => Messages::new().call("toolu_v", "view_image", &json!({"path": "seen.png"})).complete().reply(),
+        _ => say("a red pixel"),
+    }) else {
+        return;
+    };
+    for name in ["given.png", "seen.png"] {
+        std::fs::write(codex.work().join(name), PIXEL_PNG).unwrap();
+    }
+    codex.exec_with("what is it?", &["-i", "given.png"]).succeeded_with("a red pixel");
+    let requests = upstream.exactly(2);
+    let is_picture = |block: &&Value| {
+        block["type"] == "image"
+            && block["source"]["media_type"] == "image/png"
+            && block["source"]["data"].as_str().is_some_and(|data| data.starts_with("iVBOR"))
+    };
+    assert_eq!(blocks(&requests[0]).into_iter().filter(|block| is_picture(block)).count(), 1);
+    let all = blocks(&requests[1]);
+    let result = all.iter().find(|block| block["type"] == "tool_result").unwrap();
+    let inside = result["content"].as_array().unwrap_or_else(|| panic!("{result:#}"));
+    assert_eq!(inside.iter().filter(is_picture).count(), 1, "{result:#}");
+}
+
+#[test]
+fn codex_is_told_what_the_host_refuses() {
+    let Some((codex, _proxy, upstream)) = session(|_| {
+        Reply::json(400, &error("invalid_request_error", "prompt is too long: 214343 tokens > 200000 maximum"))
+    }) else {
+        return;
+    };
+    let run = codex.exec("say it");
+    assert!(run.failed().contains("ran out of room") || run.failed().contains("too long"), "{run:#?}");
+    upstream.exactly(1);
+}
