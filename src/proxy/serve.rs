@@ -46,9 +46,9 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// What the kernel takes of an answer that its client does not read, in bytes; it reserves twice as much. Left to itself
 /// it takes megabytes, and all of that text stays in our memory too, since the end of an answer repeats it.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// Most of a request's head, and of its body that is read at once. Larger steps are hardly faster, and while an answer
-/// streams its connection holds as much, to see whether the client leaves.
-const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// Most of a request's head, and of its body that is read at once. Larger steps are not faster, and a connection keeps
+/// the last one's buffer while its answer streams.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Pause after a failed accept: descriptors run out for a moment, not for good.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
