@@ -150,9 +150,10 @@ fn run(arguments: &Arguments) -> Result<(), Stop> {
     };
     #[cfg(feature = "test-faults")]
     codex_proxy::proxy::testfault::at_start();
-    // One thread serves hundreds of streams. A second one costs each event a wake-up, and would go on telling the
-    // manager that all is well while the first one hangs.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Stop::unforeseen)?;
+    // One worker serves hundreds of streams. Others would cost most events a wake-up, which is more than passing the event
+    // on costs.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(Stop::unforeseen)?;
     let quarantine = runtime_directory.as_deref().map(open_quarantine);
     let result = runtime.block_on(async {
         if arguments.capped {
@@ -257,7 +258,9 @@ async fn proxy(
     let bus = Bus::connect(Arc::clone(&service), reloader, vec![address.to_string()], managed).await;
     tasks.spawn(bus.keep());
     announce(address, managed);
-    serve::serve(Arc::clone(&service), listener, stop, manager).await;
+    // On the worker, because the manager is told from there that all is well: it must not be when the worker hangs.
+    let serving = tokio::spawn(serve::serve(Arc::clone(&service), listener, stop, manager));
+    serving.await.map_err(Stop::unforeseen)?;
     service.ledger().close();
     if let Some(keeping) = keeping
         && timeout(ledger::CLOSE_TIME_MAX, keeping).await.is_err()
