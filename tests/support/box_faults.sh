@@ -145,8 +145,10 @@ no_room() {
     fill $state
     ctl restart codex-proxy.service
     degraded 'opaque.key cannot be kept on disk: No space left on device'
+    # A file that is open for writing would keep it from becoming so.
+    ctl stop codex-proxy.service
     root mount -o remount,ro $state
-    ctl restart codex-proxy.service
+    ctl start codex-proxy.service
     degraded 'opaque.key cannot be kept on disk: Read-only file system'
     root mount -o remount,rw $state
     # Nobody could know a token that is not kept.
