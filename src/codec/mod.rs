@@ -256,6 +256,14 @@ impl StreamDecoder {
         }
     }
 
+    /// Whether the answer ended at a limit of tokens, so that it can be gone on with: see [`gemini::continuation`].
+    pub fn stopped(&self) -> Option<gemini::Stopped> {
+        match self {
+            Self::Chat(_) | Self::Messages(_) => None,
+            Self::Gemini(decoder) => decoder.stopped(),
+        }
+    }
+
     /// How many frames and the like were not understood and skipped.
     pub fn skipped(&self) -> u64 {
         match self {

@@ -3,6 +3,8 @@
 //! `config.toml` beside this file tells users the same; a test keeps the two equal.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use crate::codec::gemini;
+
 /// A whole number that can be configured.
 #[derive(Debug, Clone, Copy)]
 pub struct Range {
@@ -44,6 +46,15 @@ pub const HEAD_HOLD_S: Range = Range { default: 20, min: 0, max: 280, why: "seco
 /// 30 s on.
 pub const KEEPALIVE_S: Range =
     Range { default: 15, min: 1, max: 299, why: "seconds; the client gives up after 300 without an event" };
+
+/// `continue_max`: how often an answer of Gemini's that met a limit of tokens is gone on with. Five requests more give
+/// some 300000 tokens, beyond which it is a runaway; each is paid for.
+pub const CONTINUE_MAX: Range = Range {
+    default: gemini::continuation::CONTINUATIONS_MAX as u64,
+    min: 0,
+    max: gemini::continuation::CONTINUATIONS_MAX as u64,
+    why: "0 switches it off",
+};
 
 /// `upstream_idle_s`: silence of a provider after which its stream counts as dead. As long as possible, since large
 /// models think for minutes, but with time left to report it before the client gives up.

@@ -9,7 +9,7 @@ use url::Url;
 use super::{
     base_url,
     credentials::{KeySource, Secret},
-    endpoint,
+    defaults, endpoint,
     error::{ConfigError, Report},
     fragment::Value,
     interpret::idle,
@@ -84,6 +84,7 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
     let headers = headers(&mut section, report);
     let images = section.flag("images", report).unwrap_or(preset.is_some_and(|preset| preset.images));
     let upstream_idle = idle(&mut section, proxy, report);
+    let continue_max = continue_max(&mut section, protocol, report);
     if let (None, Some(url)) = (&accounts, &base_url)
         && !base_url::is_local(url)
         && preset.is_none_or(|preset| preset.needs_key)
@@ -107,6 +108,7 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
         headers,
         upstream_idle,
         images,
+        continue_max,
     })
 }
 
@@ -167,6 +169,19 @@ fn dialect(
         report.refuse_value(&entry.node.place, &entry.key, text, why);
     }
     dialect
+}
+
+/// How often answers that met a limit are gone on with.
+fn continue_max(section: &mut Section<'_>, protocol: Option<Protocol>, report: &mut Report) -> u32 {
+    const KEY: &str = "continue_max";
+    if protocol.is_some_and(|protocol| protocol != Protocol::Gemini) {
+        if let Some(entry) = section.entry(KEY) {
+            entry.refuse("only answers in the protocol \"gemini\" are gone on with", report);
+        }
+        return 0;
+    }
+    // In range, so it fits.
+    u32::try_from(section.number_or_default(KEY, &defaults::CONTINUE_MAX, report).value).unwrap_or_default()
 }
 
 /// The path of a host that is given without one: the preset's, else that of the protocol, else that of the dialect.

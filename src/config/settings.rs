@@ -131,6 +131,8 @@ pub struct Provider {
     pub images: bool,
     /// How it says which models it has.
     pub listing: Listing,
+    /// An answer that met a limit of tokens is gone on with at most this often; 0: never. For `gemini` only.
+    pub continue_max: u32,
 }
 
 impl Provider {

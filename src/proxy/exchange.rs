@@ -23,6 +23,7 @@ use tokio::time::sleep;
 
 use super::{
     body,
+    continuation::{Asks, Continuation},
     line::Line,
     quarantine::Fingerprint,
     reply::Reply,
@@ -152,8 +153,8 @@ fn not_here(request: &ModelRequest<'_>) -> Option<InvalidRequest> {
 
 /// Sends the request to one place after another until an answer has begun, waiting between rounds.
 async fn begin(
-    service: &Service,
-    live: &Live,
+    service: &Arc<Service>,
+    live: &Arc<Live>,
     line: &mut Line,
     hops: &[Hop],
     asked: Asked<'_, '_>,
@@ -216,8 +217,8 @@ async fn begin(
 /// Sends the request to one place and reads until the answer has begun: its first item for a stream, its end for a
 /// client that wants one object.
 async fn attempt(
-    service: &Service,
-    live: &Live,
+    service: &Arc<Service>,
+    live: &Arc<Live>,
     line: &mut Line,
     hop: &Hop,
     asked: Asked<'_, '_>,
@@ -226,7 +227,7 @@ async fn attempt(
     let headers = line.during(live.provider_headers(hop)).await??;
     let secrets = Secrets::of(&headers);
     let mut blobs_refused = false;
-    let (answer, names, input_bytes) = loop {
+    let (answer, names, body, head_time_max) = loop {
         let known = |blob| service.origins().origin_of(blob);
         let encoded = codec::encode_request(asked, &hop.target, known).map_err(|error| {
             Failure::new(FailureKind::Caller, format!("{} cannot be asked this: {error}.", hop.label()))
@@ -234,7 +235,6 @@ async fn attempt(
         story.lost(&encoded.losses);
         service.counters().attempt();
         let body = Bytes::from(encoded.body);
-        let input_bytes = body.len() as u64;
         let (items, tools) = (asked.request.input.len(), !asked.request.tools.is_empty());
         let head_time_max = live.head_time_max(items, tools).mul_f64(hop.patience);
         story.sent();
@@ -249,7 +249,7 @@ async fn attempt(
             return Err(named(secrets.hide(failure), hop.label()));
         }
         if answer.status.is_success() {
-            break (answer, encoded.names, input_bytes);
+            break (answer, encoded.names, body, head_time_max);
         }
         let status = answer.status.as_u16();
         let retry_after = answer.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
@@ -264,8 +264,22 @@ async fn attempt(
             codec::decode_error(hop.target.protocol, status, retry_after.as_deref(), &error, SystemTime::now());
         return Err(named(secrets.hide(failure), hop.label()));
     };
-    let reader = Reader::new(&hop.target, names, &line.identity, line.streaming, input_bytes);
-    let mut source = Source::new(answer, reader, &hop.target.origin, hop.idle, hop.label(), secrets);
+    let asks = || Asks {
+        service: Arc::clone(service),
+        live: Arc::clone(live),
+        url: hop.url.clone(),
+        headers,
+        head_time_max,
+        target: hop.target.clone(),
+        body: body.clone(),
+        names: names.clone(),
+        seed: line.identity.stem.clone(),
+        request_id: line.request_id().to_owned(),
+        label: hop.label().to_owned(),
+    };
+    let continuation = Continuation::of(asked.request, live, hop, &body, asks);
+    let reader = Reader::new(&hop.target, names, &line.identity, line.streaming, body.len() as u64);
+    let mut source = Source::new(answer, reader, continuation, &hop.target.origin, hop.idle, hop.label(), secrets);
     loop {
         source.read(line).await;
         match source.begun(line.streaming) {

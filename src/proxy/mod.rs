@@ -3,6 +3,7 @@
 pub mod body;
 pub mod capped;
 pub mod catalogue;
+mod continuation;
 pub mod exchange;
 pub mod health;
 pub mod known;

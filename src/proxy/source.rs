@@ -11,7 +11,9 @@ use std::{
 use http::HeaderMap;
 use tokio::time::{Instant, timeout};
 
-use super::{line::Line, service::Service, story::Story, timer::LazyTimer, upstream::Answer};
+use super::{
+    continuation::Continuation, line::Line, service::Service, story::Story, timer::LazyTimer, upstream::Answer,
+};
 use crate::{
     codec::{DecodeError, Reader, StreamDecoder, relay::Relay, responses::stream::Ended, sse::Framer},
     model::{
@@ -49,6 +51,8 @@ enum Reading {
         events: Vec<Event>,
         /// So many of them say nothing of whether the answer has begun.
         looked_at: usize,
+        /// Of an answer that may be gone on with.
+        continuation: Option<Box<Continuation>>,
     },
     Relay {
         relay: Box<Relay>,
@@ -117,6 +121,7 @@ impl Source {
     pub(super) fn new(
         answer: Answer,
         reader: Reader,
+        continuation: Option<Continuation>,
         origin: &Origin,
         idle: Duration,
         label: &str,
@@ -128,6 +133,7 @@ impl Source {
                 decoder: Some(decoder),
                 events: Vec::new(),
                 looked_at: 0,
+                continuation: continuation.map(Box::new),
             },
             Reader::Relay(relay) => Reading::Relay { relay, passed: Vec::new(), origin: origin.clone() },
         };
@@ -194,6 +200,15 @@ impl Source {
 
     /// Reads once and decodes what came. After the end of the input, or a failure, `events` ends with the one end.
     pub(super) async fn read(&mut self, line: &mut Line) {
+        if let Reading::Translate { continuation: Some(continuation), .. } = &mut self.reading
+            && continuation.is_due()
+        {
+            return match line.during(continuation.ask()).await {
+                Ok(Ok((answer, decoder))) => self.go_on(answer, decoder),
+                Ok(Err(failure)) => self.finish(Some(failure)),
+                Err(failure) => self.cut(failure),
+            };
+        }
         let Some(answer) = &mut self.answer else {
             return self.finish(None);
         };
@@ -232,6 +247,16 @@ impl Source {
         }
     }
 
+    /// Reads another stream as the rest of the same answer.
+    fn go_on(&mut self, answer: Answer, next: StreamDecoder) {
+        if let Reading::Translate { framer, decoder, .. } = &mut self.reading {
+            (*framer, *decoder) = (Framer::default(), Some(Box::new(next)));
+        }
+        self.answer = Some(answer);
+        self.form = Form::Unknown;
+        self.frame_at = Instant::now();
+    }
+
     fn take(&mut self, bytes: &[u8]) {
         if let Form::Unknown = self.form {
             let Some(first) = bytes.iter().find(|b| !b.is_ascii_whitespace()) else { return };
@@ -247,12 +272,17 @@ impl Source {
         }
         let frame_at = &mut self.frame_at;
         let fed = match &mut self.reading {
-            Reading::Translate { framer, decoder: Some(decoder), events, .. } => framer
-                .feed(bytes, |frame| {
+            Reading::Translate { framer, decoder: Some(decoder), events, continuation, .. } => {
+                let before = events.len();
+                let fed = framer.feed(bytes, |frame| {
                     *frame_at = Instant::now();
                     decoder.feed(&frame, events)
-                })
-                .map(|()| decoder.done()),
+                });
+                if let Some(continuation) = continuation {
+                    continuation.join(events, before);
+                }
+                fed.map(|()| decoder.done())
+            }
             Reading::Translate { decoder: None, .. } => return,
             Reading::Relay { relay, passed, .. } => {
                 let before = relay.frames();
@@ -277,11 +307,16 @@ impl Source {
         };
         let result = match (&mut self.reading, whole) {
             (Reading::Translate { decoder: None, .. }, _) => return,
-            (Reading::Translate { decoder: Some(decoder), events, .. }, Some(bytes)) => {
-                decoder.feed_whole(bytes, events)
-            }
-            (Reading::Translate { decoder: Some(decoder), events, framer, .. }, None) => {
-                mem::take(framer).finish(|frame| decoder.feed(&frame, events))
+            (Reading::Translate { decoder: Some(decoder), events, framer, continuation, .. }, whole) => {
+                let before = events.len();
+                let fed = match whole {
+                    Some(bytes) => decoder.feed_whole(bytes, events),
+                    None => mem::take(framer).finish(|frame| decoder.feed(&frame, events)),
+                };
+                if let Some(continuation) = continuation {
+                    continuation.join(events, before);
+                }
+                fed
             }
             (Reading::Relay { relay, passed, .. }, Some(bytes)) => relay.feed_whole(bytes, passed),
             (Reading::Relay { relay, passed, .. }, None) => relay.end_of_input(passed),
@@ -303,7 +338,7 @@ impl Source {
         self.finish(Some(failure));
     }
 
-    /// The end of the input: whatever comes of it, the answer gets its one end.
+    /// The end of the input: whatever comes of it, the answer gets its one end, unless it is gone on with.
     fn finish(&mut self, cut: Option<Failure>) {
         if cut.is_some() {
             self.answer = None;
@@ -312,17 +347,30 @@ impl Source {
             if self.cut_here { failure } else { named(self.secrets.hide(failure), &self.label) }
         };
         match &mut self.reading {
-            Reading::Translate { decoder, events, .. } => {
+            Reading::Translate { decoder, events, continuation, .. } => {
+                let mut tail = Vec::new();
+                let mut stopped = None;
                 match decoder.take() {
                     Some(decoder) => {
-                        self.skipped = decoder.skipped();
-                        decoder.finish(cut, events);
+                        self.skipped += decoder.skipped();
+                        // What was ended from here is not gone on with.
+                        stopped = decoder.stopped().filter(|_| !self.cut_here);
+                        decoder.finish(cut, &mut tail);
                     }
                     None => {
                         let message = "The answer was over and its end was not told.";
                         let failure = cut.unwrap_or_else(|| Failure::new(FailureKind::Bug, message));
-                        events.push(Event::End(End::Failed(failure)));
+                        tail.push(Event::End(End::Failed(failure)));
                     }
+                }
+                match continuation {
+                    Some(continuation) => {
+                        continuation.end(tail, stopped, events);
+                        if continuation.is_due() {
+                            self.answer = None;
+                        }
+                    }
+                    None => events.append(&mut tail),
                 }
                 if let Some(Event::End(End::Failed(failure))) = events.last_mut() {
                     *failure = tell(failure.clone());

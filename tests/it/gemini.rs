@@ -11,9 +11,14 @@ const KEY: &str = "AIza-test-upstream-key";
 const SHORT: &str = "retry_deadline_s = 1\nhead_hold_s = 1\nkeepalive_s = 1\nupstream_head_s = 2\nupstream_idle_s = 2";
 
 fn start(proxy: &str, upstream: &Upstream) -> Proxy {
+    start_with(proxy, "", upstream)
+}
+
+/// `provider`: more lines for the provider.
+fn start_with(proxy: &str, provider: &str, upstream: &Upstream) -> Proxy {
     let config = format!(
         "[proxy]\n{proxy}\n[providers.google]\nprotocol = \"gemini\"\nbase_url = \"http://{}\"\n\
-         key = {{ env = \"UP_KEY\" }}\nimages = true\n[models.work]\nroutes = [\"google/gemini-3.8-flash\"]\n",
+         key = {{ env = \"UP_KEY\" }}\nimages = true\n{provider}\n[models.work]\nroutes = [\"google/gemini-3.8-flash\"]\n",
         upstream.address()
     );
     Proxy::start(&config, &[("UP_KEY", KEY)])
@@ -137,6 +142,70 @@ fn a_cut_answer_is_told_and_its_call_never_runs() {
         );
         assert!(got.items().iter().all(|item| item["type"] != "function_call"), "{cut:?}: {}", got.text());
         upstream.exactly(1);
+    }
+}
+
+// ---- going on ----
+
+/// What has come of an answer: its status, its text, what was counted, and how many messages it has.
+fn outcome(response: &Value) -> (&str, String, Value, usize) {
+    let output = response["output"].as_array().unwrap();
+    let text = output.iter().filter_map(|item| item["content"][0]["text"].as_str()).collect();
+    let counted = json!([response["usage"]["input_tokens"], response["usage"]["output_tokens"]]);
+    (response["status"].as_str().unwrap(), text, counted, output.len())
+}
+
+#[test]
+fn an_answer_that_met_a_limit_is_gone_on_with_as_one_answer() {
+    for streaming in [true, false] {
+        let upstream = Upstream::start(|request| match request.index {
+            0 => Gemini::new().text("Hel").finish("MAX_TOKENS").reply(),
+            1 => Gemini::new().thought("Where was I?").text("lo, ").finish("MAX_TOKENS").reply(),
+            _ => say("world"),
+        });
+        let proxy = start("", &upstream);
+        let mut body = ask();
+        body["stream"] = json!(streaming);
+        let got = proxy.responses(&body);
+        let response = if streaming { got.terminal()["response"].clone() } else { got.json() };
+        assert_eq!(outcome(&response), ("completed", "Hello, world".to_owned(), json!([300, 60]), 1), "{response:#}");
+        let requests = upstream.exactly(3);
+        let said = |n: usize| json!({"role": "model", "parts": [{"text": (["", "Hel", "Hello, "][n])}]});
+        for (n, request) in requests.iter().enumerate() {
+            assert_eq!((&request.path, request.header("x-goog-api-key")), (&requests[0].path, Some(KEY)));
+            let contents = request.json["contents"].as_array().unwrap();
+            assert_eq!(contents[0], requests[0].json["contents"][0]);
+            assert!(n == 0 || (contents[1] == said(n) && contents[2]["role"] == "user"), "{contents:#?}");
+        }
+    }
+}
+
+#[test]
+fn where_going_on_is_not_wanted_or_fails_the_client_gets_what_there_is() {
+    let limited = |_: &Recorded| Gemini::new().text("Hel").finish("MAX_TOKENS").reply();
+    type Script = Box<dyn FnMut(&Recorded) -> Reply + Send>;
+    let then = |reply: fn() -> Reply| -> Script {
+        Box::new(move |request| if request.index == 0 { limited(request) } else { reply() })
+    };
+    let cases: [(&str, &str, Value, Script, &str, usize); 6] = [
+        ("switched off", "continue_max = 0", Value::Null, Box::new(limited), "Hel", 1),
+        ("limited by the client", "", json!(100), Box::new(limited), "Hel", 1),
+        ("again and again", "continue_max = 2", Value::Null, Box::new(limited), "HelHelHel", 3),
+        ("refused", "", Value::Null, then(|| Reply::json(429, &error(429, "RESOURCE_EXHAUSTED", "no"))), "Hel", 2),
+        ("cut", "", Value::Null, then(|| Gemini::new().text("lo").cut(Cut::Reset)), "Hello", 2),
+        ("no answer", "", Value::Null, then(|| Reply::raw(b"")), "Hel", 2),
+    ];
+    for (name, provider, limit, script, text, requests) in cases {
+        let upstream = Upstream::start(script);
+        let proxy = start_with("", provider, &upstream);
+        let mut body = ask();
+        body["max_output_tokens"] = limit;
+        let got = proxy.responses(&body);
+        let end = got.terminal();
+        let (status, said, _, messages) = outcome(&end["response"]);
+        assert_eq!((status, &*said, messages), ("incomplete", text, 1), "{name}: {end:#}");
+        assert_eq!(end["response"]["incomplete_details"]["reason"], "max_output_tokens", "{name}");
+        upstream.exactly(requests);
     }
 }
 
