@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http::HeaderMap;
-use tracing::debug;
+use tracing::{debug, info};
 use url::Url;
 
 use super::{
@@ -97,6 +97,16 @@ impl Continuation {
         self.due.is_some()
     }
 
+    /// Says why there will be none.
+    pub(super) fn tell(&self, failure: &Failure) {
+        info!(
+            codex_request_id = self.asks.request_id,
+            codex_route = self.asks.label,
+            codex_error = failure.message,
+            "the rest of an answer cannot be had, giving what there is"
+        );
+    }
+
     /// Asks for the next stream. Whatever comes of it, it is no longer due.
     pub(super) async fn ask(&mut self) -> Result<(Answer, StreamDecoder), Failure> {
         self.rounds += 1;
@@ -104,7 +114,7 @@ impl Continuation {
             &self.asks;
         debug!(
             codex_request_id = request_id,
-            codex_upstream = label,
+            codex_route = label,
             codex_round = self.rounds,
             "the answer met a limit, going on"
         );

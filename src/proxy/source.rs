@@ -205,7 +205,11 @@ impl Source {
         {
             return match line.during(continuation.ask()).await {
                 Ok(Ok((answer, decoder))) => self.go_on(answer, decoder),
-                Ok(Err(failure)) => self.finish(Some(failure)),
+                Ok(Err(failure)) => {
+                    let failure = self.secrets.hide(failure);
+                    continuation.tell(&failure);
+                    self.finish(Some(failure));
+                }
                 Err(failure) => self.cut(failure),
             };
         }
