@@ -22,19 +22,26 @@ pub struct Frames {
     pub opening: Vec<String>,
     /// A piece: what stands before and after its text.
     pub piece: (String, String),
-    /// After the pieces; [`WHOLE`] in it stands for all that came in their channel.
+    /// After the pieces; [`WHOLE`] in it stands for all that came in their channel, [`PIECES`] for the pieces alone.
     pub closing: Vec<String>,
 }
 
 /// Stands for the whole text.
 pub const WHOLE: &str = "\u{1}";
 
+/// Stands for the pieces, without what precedes and follows them.
+pub const PIECES: &str = "\u{2}";
+
 /// What follows thoughts.
 pub const AFTER_THOUGHTS: &str = "That is all.";
 
 /// What the upstreams of the proxy speak.
-pub const UPSTREAM: &[Protocol] =
-    &[Protocol { name: "chat", path: "/chat/completions", provider: "dialect = \"generic\"", frames: chat }, RESPONSES];
+pub const UPSTREAM: &[Protocol] = &[
+    Protocol { name: "chat", path: "/chat/completions", provider: "dialect = \"generic\"", frames: chat },
+    RESPONSES,
+    Protocol { name: "messages", path: "/messages", provider: "", frames: messages },
+    Protocol { name: "gemini", path: ":streamGenerateContent?alt=sse", provider: "", frames: gemini },
+];
 
 /// What the client speaks: for a target that translates nothing.
 pub const RESPONSES: Protocol = Protocol { name: "responses", path: "/responses", provider: "", frames: responses };
@@ -73,6 +80,83 @@ fn chat(script: &Script) -> Frames {
     closing.push(format!("{HEAD}\"choices\":[],{usage}}}\n\n"));
     closing.push("data: [DONE]\n\n".to_owned());
     Frames { opening, piece, closing }
+}
+
+/// As Anthropic writes it.
+fn messages(script: &Script) -> Frames {
+    let frame = |name: &str, members: &str| format!("event: {name}\ndata: {{\"type\":\"{name}\",{members}}}\n\n");
+    let start = |index: u8, block: &str| {
+        frame("content_block_start", &format!(r#""index":{index},"content_block":{{{block}}}"#))
+    };
+    let delta = |index: u8, kind: &str, key: &str, text: &str| {
+        let delta = format!(r#"{{"type":"{kind}_delta","{key}":"{text}"}}"#);
+        frame("content_block_delta", &format!(r#""index":{index},"delta":{delta}"#))
+    };
+    let stop = |index: u8| frame("content_block_stop", &format!(r#""index":{index}"#));
+    let (block, kind, key) = match script.kind {
+        Kind::Text => (r#""type":"text","text":"""#, "text", "text"),
+        Kind::Thoughts => (r#""type":"thinking","thinking":"","signature":"""#, "thinking", "thinking"),
+        Kind::Call => {
+            (r#""type":"tool_use","id":"toolu_1","name":"exec_command","input":{}"#, "input_json", "partial_json")
+        }
+    };
+    let message = r#""message":{"id":"msg_1","type":"message","role":"assistant","model":"scripted","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":7000,"output_tokens":1}}"#;
+    let mut opening = vec![frame("message_start", message), start(0, block)];
+    let mut closing = Vec::new();
+    if script.kind == Kind::Call {
+        opening.push(delta(0, kind, key, script.before()));
+        closing.push(delta(0, kind, key, script.after()));
+    }
+    if script.kind == Kind::Thoughts {
+        closing.push(delta(0, "signature", "signature", "c2lnbmF0dXJl"));
+        closing.extend([
+            stop(0),
+            start(1, r#""type":"text","text":"""#),
+            delta(1, "text", "text", AFTER_THOUGHTS),
+            stop(1),
+        ]);
+    } else {
+        closing.push(stop(0));
+    }
+    let reason = if script.kind == Kind::Call { "tool_use" } else { "end_turn" };
+    closing.push(frame(
+        "message_delta",
+        &format!(r#""delta":{{"stop_reason":"{reason}","stop_sequence":null}},"usage":{{"output_tokens":100}}"#),
+    ));
+    closing.push("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n".to_owned());
+    let whole = delta(0, kind, key, WHOLE);
+    let (before, after) = whole.split_once(WHOLE).unwrap();
+    Frames { opening, piece: (before.to_owned(), after.to_owned()), closing }
+}
+
+/// As Google writes it. A call comes whole, so its pieces say nothing: what is measured is what they cost all the same.
+fn gemini(script: &Script) -> Frames {
+    let chunk = |candidate: &str, generated: u8, id: &str| {
+        let usage = format!(r#"{{"promptTokenCount":7000,"candidatesTokenCount":{generated},"totalTokenCount":7100}}"#);
+        let candidates =
+            if candidate.is_empty() { String::new() } else { format!("\"candidates\":[{{{candidate}}}],") };
+        format!(r#"data: {{{candidates}"usageMetadata":{usage},"modelVersion":"scripted","responseId":"{id}"}}"#)
+            + "\r\n\r\n"
+    };
+    let part = |part: &str| chunk(&format!(r#""content":{{"parts":[{{{part}}}],"role":"model"}},"index":0"#), 1, "r-1");
+    let whole = match script.kind {
+        Kind::Text => part(&format!(r#""text":"{WHOLE}""#)),
+        Kind::Thoughts => part(&format!(r#""text":"{WHOLE}","thought":true"#)),
+        Kind::Call => chunk("", 1, WHOLE),
+    };
+    let mut closing = Vec::new();
+    match script.kind {
+        Kind::Text => {}
+        Kind::Thoughts => closing.push(part(&format!(r#""text":"{AFTER_THOUGHTS}""#))),
+        Kind::Call => {
+            let call = format!(r#"{{"id":"fc_1","name":"exec_command","args":{{"cmd":"{PIECES}"}}}}"#);
+            closing.push(part(&format!(r#""functionCall":{call},"thoughtSignature":"c2lnbmF0dXJl""#)));
+        }
+    }
+    let end = r#""content":{"parts":[{"text":""}],"role":"model"},"finishReason":"STOP","index":0"#;
+    closing.push(chunk(end, 100, "r-1"));
+    let (before, after) = whole.split_once(WHOLE).unwrap();
+    Frames { opening: Vec::new(), piece: (before.to_owned(), after.to_owned()), closing }
 }
 
 /// As the API itself and the proxy write it.

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    protocols::{self, Protocol, WHOLE},
+    protocols::{self, PIECES, Protocol, WHOLE},
     request::TAG,
     script::{STAMP, Script, now, write_stamp},
 };
@@ -84,7 +84,7 @@ async fn connection(mut stream: TcpStream, shared: &Shared) -> std::io::Result<(
                     let (requests, bytes) = (received.requests + 1, received.bytes + length as u64);
                     *received = Received { requests, bytes, tags };
                 }
-                match script(body) {
+                match script(&path, body) {
                     Some(script) => {
                         let take = shared.take(protocol, script);
                         take.play(&mut stream).await?;
@@ -112,8 +112,11 @@ fn read_head(head: &[u8]) -> (String, usize) {
     (path, length.unwrap_or(0))
 }
 
-/// What the model names: a quote inside a text would be escaped, so this is the member itself.
-fn script(body: &[u8]) -> Option<Script> {
+/// What the model names, in the path or in the body; a quote inside a text would be escaped, so this is the member itself.
+fn script(path: &str, body: &[u8]) -> Option<Script> {
+    if let Some((_, model)) = path.rsplit_once("/models/") {
+        return model.split(':').next()?.parse().ok();
+    }
     const MEMBER: &[u8] = b"\"model\":\"";
     let from = memmem::find(body, MEMBER)? + MEMBER.len();
     let length = memchr::memchr(b'"', &body[from..])?;
@@ -171,7 +174,7 @@ impl Take {
         let begun = Instant::now();
         let mut piece = self.piece.clone();
         // A protocol that never repeats the text needs none of it.
-        let repeats = self.closing.iter().any(|frame| frame.contains(WHOLE));
+        let repeats = self.closing.iter().any(|frame| frame.contains(WHOLE) || frame.contains(PIECES));
         let mut whole = script.before().as_bytes().to_vec();
         for index in 0..script.deltas {
             if script.pause_ms > 0 && index > 0 {
@@ -188,7 +191,11 @@ impl Take {
         whole.extend_from_slice(script.after().as_bytes());
         let whole = String::from_utf8(whole).unwrap();
         let mut closing = Vec::new();
-        self.closing.iter().for_each(|frame| closing.extend(chunk(frame.replace(WHOLE, &whole).as_bytes())));
+        let pieces =
+            whole.strip_prefix(script.before()).and_then(|rest| rest.strip_suffix(script.after())).unwrap_or("");
+        for frame in &self.closing {
+            closing.extend(chunk(frame.replace(WHOLE, &whole).replace(PIECES, pieces).as_bytes()));
+        }
         closing.extend_from_slice(b"0\r\n\r\n");
         stream.write_all(&closing).await
     }
