@@ -338,7 +338,8 @@ around_a_short_limit() {
     ctl reset-failed $service codex-proxy.socket
     ctl start $service
     around_the_limit "$1"
-    soon 60 is $service ActiveState active
+    # After two starts of its own within that time the watchdog rests for a minute; then comes the next.
+    soon 180 is $service ActiveState active
     limit_off
     quiet
 }
