@@ -227,7 +227,7 @@ async fn attempt(
     let headers = line.during(live.provider_headers(hop)).await??;
     let secrets = Secrets::of(&headers);
     let mut blobs_refused = false;
-    let (answer, names, body, head_time_max) = loop {
+    let (answer, names, sent, head_time_max) = loop {
         let known = |blob| service.origins().origin_of(blob);
         let encoded = codec::encode_request(asked, &hop.target, known).map_err(|error| {
             Failure::new(FailureKind::Caller, format!("{} cannot be asked this: {error}.", hop.label()))
@@ -235,10 +235,11 @@ async fn attempt(
         story.lost(&encoded.losses);
         service.counters().attempt();
         let body = Bytes::from(encoded.body);
+        let sent = Sent::of(&body, hop.target.protocol);
         let (items, tools) = (asked.request.input.len(), !asked.request.tools.is_empty());
         let head_time_max = live.head_time_max(items, tools).mul_f64(hop.patience);
         story.sent();
-        let sending = live.upstreams.send(&hop.url, headers.clone(), body.clone(), head_time_max);
+        let sending = live.upstreams.send(&hop.url, headers.clone(), body, head_time_max);
         let mut answer = line.during(sending).await?.map_err(|failure| named(failure, hop.label()))?;
         story.answered(&answer.headers);
         if answer.status.is_redirection() {
@@ -249,7 +250,7 @@ async fn attempt(
             return Err(named(secrets.hide(failure), hop.label()));
         }
         if answer.status.is_success() {
-            break (answer, encoded.names, body, head_time_max);
+            break (answer, encoded.names, sent, head_time_max);
         }
         let status = answer.status.as_u16();
         let retry_after = answer.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
@@ -257,7 +258,7 @@ async fn attempt(
         if !blobs_refused && hop.target.protocol == Protocol::Responses && relay::refuses_blobs(status, &error) {
             // The host does not say which, and without them it answers.
             blobs_refused = true;
-            service.origins().refuse(&relay::blobs_in(&body));
+            service.origins().refuse(&relay::blobs_in(&sent.again));
             continue;
         }
         let failure =
@@ -271,14 +272,14 @@ async fn attempt(
         headers,
         head_time_max,
         target: hop.target.clone(),
-        body: body.clone(),
+        body: sent.again.clone(),
         names: names.clone(),
         seed: line.identity.stem.clone(),
         request_id: line.request_id().to_owned(),
         label: hop.label().to_owned(),
     };
-    let continuation = Continuation::of(asked.request, live, hop, &body, asks);
-    let reader = Reader::new(&hop.target, names, &line.identity, line.streaming, body.len() as u64);
+    let continuation = Continuation::of(asked.request, live, hop, &sent.again, asks);
+    let reader = Reader::new(&hop.target, names, &line.identity, line.streaming, sent.bytes);
     let mut source = Source::new(answer, reader, continuation, &hop.target.origin, hop.idle, hop.label(), secrets);
     loop {
         source.read(line).await;
@@ -287,6 +288,23 @@ async fn attempt(
             Begun::Yes => return Ok(source),
             Begun::Failed(failure) => return Err(failure),
         }
+    }
+}
+
+/// What is remembered of a body once it is on its way.
+struct Sent {
+    bytes: u64,
+    /// The body itself, where it may be asked again with or looked into; else empty, so that it is freed once it is sent.
+    again: Bytes,
+}
+
+impl Sent {
+    fn of(body: &Bytes, protocol: Protocol) -> Self {
+        let again = match protocol {
+            Protocol::Responses | Protocol::Gemini => body.clone(),
+            Protocol::Chat | Protocol::Messages => Bytes::new(),
+        };
+        Self { bytes: body.len() as u64, again }
     }
 }
 
