@@ -47,6 +47,8 @@ pub(super) struct Continuation {
     /// How to go on, once the stream has stopped.
     due: Option<GoOn>,
     rounds: u32,
+    /// Empty; its memory is used again for each piece of the answer.
+    decoded: Vec<Event>,
 }
 
 /// What it takes to ask the same place again.
@@ -77,12 +79,13 @@ impl Continuation {
     ) -> Option<Self> {
         let often = live.settings.providers.get(&hop.provider).map_or(0, |provider| provider.continue_max);
         let may = hop.target.protocol == Protocol::Gemini && often > 0 && body.len() <= BODY_BYTES_MAX;
-        may.then(|| Self { joiner: Joiner::new(request, often), asks: asks(), due: None, rounds: 0 })
+        may.then(|| Self { joiner: Joiner::new(request, often), asks: asks(), due: None, rounds: 0, decoded: Vec::new() })
     }
 
     /// Replaces what the decoder appended behind the first `from` events by what the client gets of it.
     pub(super) fn join(&mut self, events: &mut Vec<Event>, from: usize) {
-        for event in events.split_off(from) {
+        self.decoded.extend(events.drain(from..));
+        for event in self.decoded.drain(..) {
             self.joiner.push(event, events);
         }
     }

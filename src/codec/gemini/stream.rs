@@ -26,6 +26,7 @@ use crate::{
         DecodeError, Target,
         chat::error::is_html,
         custom::Unwrapper,
+        json::text_of,
         names::Names,
         sse::{Frame, Framer},
     },
@@ -299,7 +300,9 @@ impl StreamDecoder {
             self.skipped += 1;
             return Ok(());
         }
-        self.start(chunk.model_version.as_deref().unwrap_or_default(), out);
+        if !self.started {
+            self.start(&chunk.model_version.and_then(text_of).unwrap_or_default(), out);
+        }
         if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason) {
             // Sent again, the same prompt is blocked again, and this is the one end that shows the client our words.
             self.finish = Some(Finish::Failed(FailureKind::Caller, blocked(&reason)));

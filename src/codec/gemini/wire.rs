@@ -188,8 +188,9 @@ pub(super) struct Chunk<'a> {
     pub prompt_feedback: Option<PromptFeedback<'a>>,
     #[serde(default)]
     pub usage_metadata: Option<UsageMetadata>,
+    /// In every chunk, and read once.
     #[serde(borrow, default)]
-    pub model_version: Option<Cow<'a, str>>,
+    pub model_version: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub error: Option<&'a RawValue>,
 }
