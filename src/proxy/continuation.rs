@@ -79,7 +79,13 @@ impl Continuation {
     ) -> Option<Self> {
         let often = live.settings.providers.get(&hop.provider).map_or(0, |provider| provider.continue_max);
         let may = hop.target.protocol == Protocol::Gemini && often > 0 && body.len() <= BODY_BYTES_MAX;
-        may.then(|| Self { joiner: Joiner::new(request, often), asks: asks(), due: None, rounds: 0, decoded: Vec::new() })
+        may.then(|| Self {
+            joiner: Joiner::new(request, often),
+            asks: asks(),
+            due: None,
+            rounds: 0,
+            decoded: Vec::new(),
+        })
     }
 
     /// Replaces what the decoder appended behind the first `from` events by what the client gets of it.

@@ -175,8 +175,9 @@ impl StreamDecoder {
         let flushed = self.flush_text(out);
         let end = match (self.finish.take(), cut) {
             (Some(finish), _) => self.announced(finish),
-            (None, Some(failure)) => End::Failed(failure),
-            (None, None) => self.unannounced(),
+            (None, Some(failure)) if !self.done => End::Failed(failure),
+            // What breaks behind the end mark is no part of the answer.
+            (None, _) => self.unannounced(),
         };
         let end = match (flushed, end) {
             (Err(error), _) => End::Failed(failure_of(error)),
