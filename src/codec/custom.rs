@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::DecodeError;
+use super::{DecodeError, json::Progress};
 use crate::model::{request::CallableTool, text::LazyText};
 
 /// JSON Schema of every custom tool's arguments.
@@ -143,6 +143,21 @@ impl Unwrapper {
         }
     }
 
+    /// Whether the arguments so far are the beginning of something that has not ended: as the last word on a call they are
+    /// what is left of it.
+    pub fn is_cut(&self) -> bool {
+        match &self.state {
+            State::Opening => !self.raw.trim().is_empty(),
+            State::Held => {
+                let mut so_far = Progress::default();
+                so_far.feed(&self.raw);
+                self.raw.trim_start().starts_with(['{', '"']) && !so_far.complete
+            }
+            State::Inside(_) => true,
+            State::Quote(_) | State::After => false,
+        }
+    }
+
     fn hold(&mut self, rest: &str) -> Result<(), DecodeError> {
         if self.raw.len() + rest.len() > INPUT_BYTES_MAX {
             return Err(DecodeError::TooLarge { what: "a tool's input", bytes_max: INPUT_BYTES_MAX });
@@ -268,6 +283,15 @@ fn flush(escape: Escape, out: &mut String) {
     }
 }
 
+/// The input inside a whole call's arguments, the same as their pieces give; and whether they are [cut](Unwrapper::is_cut).
+pub fn unwrap(arguments: &str) -> Result<(String, bool), DecodeError> {
+    let (mut unwrapper, mut input) = (Unwrapper::default(), String::new());
+    unwrapper.feed(arguments, &mut input)?;
+    let cut = unwrapper.is_cut();
+    unwrapper.finish(&mut input);
+    Ok((input, cut))
+}
+
 /// The input inside a whole call's arguments of any shape: an object with `input`, `patch`, `content` or `text`, or with
 /// one string only; a JSON string; fenced text; bare text.
 pub fn unwrap_whole(raw: &str) -> Cow<'_, str> {
@@ -376,11 +400,33 @@ mod tests {
         assert_eq!(unwrapped([r#"{"input":"x","why":"y"}"#]), "x");
     }
 
+    #[test]
+    fn what_was_cut_off_is_told_from_what_is_whole() {
+        for (arguments, cut) in [
+            (r#"{"input":"x"}"#, false),
+            (r#"{"input":"x""#, false),
+            (r#"{"input":"say "hi" now"}"#, false),
+            (r#"{"patch":"x"}"#, false),
+            ("*** Begin Patch", false),
+            ("", false),
+            (r#"{"inp"#, true),
+            (r#"{"input":"*** Begin Pa"#, true),
+            (r#"{"input":"a\"#, true),
+            (r#"{"patch":"*** Begin"#, true),
+            (r#""*** Begin"#, true),
+        ] {
+            assert_eq!(unwrap(arguments).unwrap().1, cut, "{arguments}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_wrapped_unwraps_for_any_split(text in "\\PC*|[a\"\\\\\n🦀{}]{0,40}", cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..6)) {
             let raw = wrap(&text.as_str().into()).unwrap();
-            prop_assert_eq!(unwrapped(split(&raw, &cuts)), text);
+            prop_assert_eq!(unwrapped(split(&raw, &cuts)), text.as_str());
+            prop_assert_eq!(unwrap(&raw).unwrap(), (text, false));
+            let half = &raw[..raw.floor_char_boundary(raw.len() - 3)];
+            prop_assert!(half.len() < 2 || unwrap(half).unwrap().1);
         }
 
         #[test]

@@ -76,6 +76,20 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// More calls than this in one answer are a runaway.
 pub const CALLS_MAX: usize = 512;
 
+/// Which of the client's tools a host knows that speaks the client's protocol: functions always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NativeTools {
+    /// Custom (free text) tools; else they are told as functions.
+    pub custom: bool,
+    /// Tools that a provider runs; else they are left out.
+    pub hosted: bool,
+}
+
+impl NativeTools {
+    /// All that there are.
+    pub const ALL: Self = Self { custom: true, hosted: true };
+}
+
 /// Where a request goes and how that place wants to be spoken to.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -93,6 +107,8 @@ pub struct Target {
     pub accepts_images: bool,
     /// Upper bound of generated tokens the model allows; a larger wish of the client is lowered to it.
     pub max_output_tokens: Option<u64>,
+    /// What it knows of the client's tools, for the protocol [`Protocol::Responses`]; the others know functions only.
+    pub native_tools: NativeTools,
 }
 
 /// A request in a provider's words.
@@ -197,7 +213,7 @@ impl Reader {
     pub fn new(target: &Target, names: Names, identity: &Identity, streaming: bool, input_bytes: u64) -> Self {
         let seed = &identity.stem;
         let decoder = match target.protocol {
-            Protocol::Responses => return Self::Relay(Box::new(Relay::new(identity, streaming))),
+            Protocol::Responses => return Self::Relay(Box::new(Relay::new(identity, names, streaming))),
             Protocol::Chat => StreamDecoder::Chat(chat::StreamDecoder::new(target, names, seed, input_bytes)),
             Protocol::Messages => {
                 StreamDecoder::Messages(messages::StreamDecoder::new(target, names, seed, input_bytes))

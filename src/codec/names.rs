@@ -39,6 +39,21 @@ impl Names {
         names
     }
 
+    /// Tools that a wire calls as the client does, in their namespaces. Only [`Self::wire_name`] knows them.
+    pub fn unchanged(tools: impl IntoIterator<Item = ToolRef<'static>>) -> Self {
+        let mut names = Self::default();
+        for tool in tools {
+            let wire = tool.name.clone().into_owned();
+            names.spell(tool, wire);
+        }
+        names
+    }
+
+    /// True if there is no tool.
+    pub fn is_empty(&self) -> bool {
+        self.wires.is_empty()
+    }
+
     /// The wire's name of a tool; `None` if the tool was neither declared nor called.
     pub fn wire_name(&self, tool: &ToolRef<'_>) -> Option<&str> {
         // A map of `'static` keys is also one of shorter-lived keys, so a borrowed key can be looked up.

@@ -180,6 +180,7 @@ mod tests {
     use std::fs;
 
     use super::{settings::Price, *};
+    use crate::codec::NativeTools;
 
     /// What is installed as `/usr/share/codex-proxy/config.toml`.
     const DOCUMENTED: &str = include_str!("config.toml");
@@ -211,9 +212,10 @@ mod tests {
         assert_eq!(watchdog.faults.len(), 1);
         watchdog.faults.clear();
         assert_eq!(watchdog, Settings::default().watchdog);
-        assert_eq!((settings.providers.len(), settings.models.len()), (3, 1));
+        assert_eq!((settings.providers.len(), settings.models.len()), (4, 1));
         let often = settings.providers.get("google").map(|google| u64::from(google.continue_max));
         assert_eq!(often, Some(defaults::CONTINUE_MAX.default));
+        assert_eq!(settings.providers.get("native").map(|native| native.native_tools), Some(NativeTools::ALL));
         assert_eq!(settings.usage, Settings::default().usage);
         assert_eq!(settings.prices.currency, Settings::default().prices.currency);
         let price = |input, cached, cache_write, output| Price { input, cached, cache_write, output };

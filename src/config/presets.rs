@@ -31,6 +31,8 @@ pub struct Preset {
     pub images: bool,
     /// How it says which models it has.
     pub listing: Listing,
+    /// Of the Responses API, where it is spoken to in that, it knows function tools only.
+    pub functions_only: bool,
 }
 
 impl Preset {
@@ -80,8 +82,8 @@ const fn hosted(
     key_variable: &'static str,
     images: bool,
 ) -> Preset {
-    let (protocol, listing) = ("chat", Listing::OpenAi);
-    Preset { name, title, base_url, protocol, dialect, key_variable, needs_key: true, images, listing }
+    let (protocol, listing, functions_only) = ("chat", Listing::OpenAi, false);
+    Preset { name, title, base_url, protocol, dialect, key_variable, needs_key: true, images, listing, functions_only }
 }
 
 /// One that speaks a protocol of its own; without a variable it wants a login instead of a key.
@@ -93,8 +95,8 @@ const fn native(
     key_variable: &'static str,
     listing: Listing,
 ) -> Preset {
-    let (dialect, needs_key) = ("generic", !key_variable.is_empty());
-    Preset { name, title, base_url, protocol, dialect, key_variable, needs_key, images: true, listing }
+    let (dialect, needs_key, functions_only) = ("generic", !key_variable.is_empty(), false);
+    Preset { name, title, base_url, protocol, dialect, key_variable, needs_key, images: true, listing, functions_only }
 }
 
 const fn local(
@@ -103,10 +105,11 @@ const fn local(
     base_url: &'static str,
     dialect: &'static str,
     listing: Listing,
+    functions_only: bool,
 ) -> Preset {
     // Whether a local model takes pictures depends on what the user loaded: off until the server or the model says so.
-    let (protocol, key_variable) = ("chat", "");
-    Preset { name, title, base_url, protocol, dialect, key_variable, needs_key: false, images: false, listing }
+    let (protocol, key_variable, needs_key, images) = ("chat", "", false, false);
+    Preset { name, title, base_url, protocol, dialect, key_variable, needs_key, images, listing, functions_only }
 }
 
 /// The table. The first row of a dialect gives its usual path.
@@ -188,11 +191,13 @@ pub const PRESETS: &[Preset] = &[
     native("antigravity", "Google Antigravity", "https://cloudcode-pa.googleapis.com", "code-assist", "", Listing::None),
     native("codebuff", "Codebuff", "https://www.codebuff.com", "codebuff", "", Listing::None),
     native("freebuff", "Freebuff", "https://freebuff.com", "codebuff", "", Listing::None),
-    // On this machine, each at its usual port.
-    local("ollama", "Ollama", "http://127.0.0.1:11434/v1", "ollama", Listing::Ollama),
-    local("lmstudio", "LM Studio", "http://127.0.0.1:1234/v1", "lmstudio", Listing::LmStudio),
-    local("vllm", "vLLM", "http://127.0.0.1:8000/v1", "vllm", Listing::Vllm),
-    local("llamacpp", "llama.cpp server", "http://127.0.0.1:8080/v1", "llamacpp", Listing::LlamaCpp),
+    // On this machine, each at its usual port. The last column: Ollama refuses custom tools (ollama/ollama issue 17673);
+    // LM Studio ignores "unsupported tool type(s): custom, web_search" (openai/codex issue 22294); llama.cpp skips all
+    // but functions (ggml-org/llama.cpp pull request 23041). All read 2026-11-21.
+    local("ollama", "Ollama", "http://127.0.0.1:11434/v1", "ollama", Listing::Ollama, true),
+    local("lmstudio", "LM Studio", "http://127.0.0.1:1234/v1", "lmstudio", Listing::LmStudio, true),
+    local("vllm", "vLLM", "http://127.0.0.1:8000/v1", "vllm", Listing::Vllm, false),
+    local("llamacpp", "llama.cpp server", "http://127.0.0.1:8080/v1", "llamacpp", Listing::LlamaCpp, true),
 ];
 
 #[cfg(test)]

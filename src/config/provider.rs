@@ -19,6 +19,7 @@ use super::{
     settings::{Account, DEMO, HeaderSource, Protocol, Provider, Proxy},
 };
 use crate::codec::{
+    NativeTools,
     chat::dialect::{DIALECTS, Dialect},
     listing::Listing,
 };
@@ -85,6 +86,7 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
     let images = section.flag("images", report).unwrap_or(preset.is_some_and(|preset| preset.images));
     let upstream_idle = idle(&mut section, proxy, report);
     let continue_max = continue_max(&mut section, protocol, report);
+    let native_tools = native_tools(&mut section, protocol, preset, report);
     if let (None, Some(url)) = (&accounts, &base_url)
         && !base_url::is_local(url)
         && preset.is_none_or(|preset| preset.needs_key)
@@ -109,6 +111,7 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
         upstream_idle,
         images,
         continue_max,
+        native_tools,
     })
 }
 
@@ -182,6 +185,28 @@ fn continue_max(section: &mut Section<'_>, protocol: Option<Protocol>, report: &
     }
     // In range, so it fits.
     u32::try_from(section.number_or_default(KEY, &defaults::CONTINUE_MAX, report).value).unwrap_or_default()
+}
+
+/// Which of the client's tools a host knows that speaks the client's protocol.
+fn native_tools(
+    section: &mut Section<'_>,
+    protocol: Option<Protocol>,
+    preset: Option<&'static Preset>,
+    report: &mut Report,
+) -> NativeTools {
+    const KEYS: [&str; 2] = ["custom_tools", "hosted_tools"];
+    if protocol.is_some_and(|protocol| protocol != Protocol::Responses) {
+        for entry in KEYS.into_iter().filter_map(|key| section.entry(key)) {
+            entry.refuse(
+                "only a provider of the protocol \"responses\" is given the client's tools as they are; leave it out",
+                report,
+            );
+        }
+        return NativeTools::ALL;
+    }
+    let usual = preset.is_none_or(|preset| !preset.functions_only);
+    let [custom, hosted] = KEYS.map(|key| section.flag(key, report).unwrap_or(usual));
+    NativeTools { custom, hosted }
 }
 
 /// The path of a host that is given without one: the preset's, else that of the protocol, else that of the dialect.
@@ -440,6 +465,21 @@ mod tests {
         let over = provider("preset = 'deepseek'\nkey = { env = 'K' }\nprotocol = 'responses'");
         assert_eq!(over.request_url("m").as_str(), "https://api.deepseek.com/responses");
         assert_eq!(over.dialect.name, "generic");
+    }
+
+    #[test]
+    fn tools_are_native_unless_the_host_is_known_or_said_not_to_have_them() {
+        let tools = |text: &str| {
+            let tools = provider(text).native_tools;
+            (tools.custom, tools.hosted)
+        };
+        let native = "protocol = 'responses'\nbase_url = 'http://box:9'";
+        assert_eq!(tools(native), (true, true));
+        assert_eq!(tools(&format!("{native}\ncustom_tools = false")), (false, true));
+        assert_eq!(tools(&format!("{native}\nhosted_tools = false")), (true, false));
+        assert_eq!(tools("preset = 'ollama'\nprotocol = 'responses'"), (false, false));
+        assert_eq!(tools("preset = 'ollama'\nprotocol = 'responses'\ncustom_tools = true"), (true, false));
+        assert_eq!(tools("preset = 'openai-responses'\nkey = { env = 'K' }"), (true, true));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
 pub use crate::codec::Protocol;
 pub use crate::model::price::{Price, Prices};
 use crate::{
-    codec::{chat::dialect::Dialect, listing::Listing},
+    codec::{NativeTools, chat::dialect::Dialect, listing::Listing},
     model::listed::Known,
 };
 
@@ -133,6 +133,8 @@ pub struct Provider {
     pub listing: Listing,
     /// An answer that met a limit of tokens is gone on with at most this often; 0: never. For `gemini` only.
     pub continue_max: u32,
+    /// Which of the client's tools it knows. For `responses` only; all, elsewhere.
+    pub native_tools: NativeTools,
 }
 
 impl Provider {

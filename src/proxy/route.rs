@@ -113,6 +113,7 @@ fn hops(
             effort: configured.and_then(|(model, route)| route.effort.or(model.effort)).map(|e| e.name().to_owned()),
             accepts_images: settings.accepts_images(provider, model_id, configured.map(|(model, _)| model)),
             max_output_tokens: configured.and_then(|(model, _)| model.max_output_tokens),
+            native_tools: provider.native_tools,
         },
         idle: settings.upstream_idle(provider, configured.map(|(model, _)| model)).mul_f64(patience),
         patience,

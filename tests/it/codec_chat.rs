@@ -3,7 +3,7 @@
 
 use codex_proxy::{
     codec::{
-        Protocol, Target,
+        NativeTools, Protocol, Target,
         chat::{StreamDecoder, decode_whole, dialect::Dialect, encode_request},
         names::Names,
     },
@@ -22,6 +22,7 @@ fn target(dialect: &str) -> Target {
         effort: None,
         accepts_images: true,
         max_output_tokens: None,
+        native_tools: NativeTools::ALL,
     }
 }
 

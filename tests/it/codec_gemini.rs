@@ -9,7 +9,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use codex_proxy::{
     codec::{
-        DecodeError, Protocol, Target,
+        DecodeError, NativeTools, Protocol, Target,
         chat::dialect::Dialect,
         gemini::{
             StreamDecoder,
@@ -45,6 +45,7 @@ fn target(model: &str) -> Target {
         effort: None,
         accepts_images: true,
         max_output_tokens: None,
+        native_tools: NativeTools::ALL,
     }
 }
 

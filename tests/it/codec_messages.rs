@@ -3,7 +3,7 @@
 
 use codex_proxy::{
     codec::{
-        Protocol, Target,
+        NativeTools, Protocol, Target,
         chat::dialect::Dialect,
         messages::{StreamDecoder, decode_whole, encode_request},
         names::Names,
@@ -23,6 +23,7 @@ fn target(model: &str) -> Target {
         effort: None,
         accepts_images: true,
         max_output_tokens: None,
+        native_tools: NativeTools::ALL,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use codex_proxy::{
     codec::{
-        DecodeError, EncodeError, Encoded, Protocol, Target,
+        DecodeError, EncodeError, Encoded, NativeTools, Protocol, Target,
         chat::dialect::Dialect,
         names::Names,
         relay::{BlobId, Relay, encode_request, refuses_blobs},
@@ -44,9 +44,14 @@ fn cases() -> Vec<Case> {
 }
 
 fn relay(streaming: bool) -> Relay {
+    relay_of(Names::default(), streaming)
+}
+
+/// For the host that was sent these names.
+pub(crate) fn relay_of(names: Names, streaming: bool) -> Relay {
     let identity =
         Identity { stem: "0123".to_owned(), nonce: [9; 16], created_at: 1_795_000_001, model: "work".to_owned() };
-    Relay::new(&identity, streaming)
+    Relay::new(&identity, names, streaming)
 }
 
 fn failure_of(error: DecodeError) -> Failure {
@@ -58,9 +63,12 @@ fn failure_of(error: DecodeError) -> Failure {
     }
 }
 
-/// Relays a stream that comes in these pieces and then ends in order, as `proxy/source.rs` does.
 fn relayed(pieces: &[&[u8]]) -> (String, Relay) {
-    let mut relay = relay(true);
+    relayed_by(relay(true), pieces)
+}
+
+/// Relays a stream that comes in these pieces and then ends in order, as `proxy/source.rs` does.
+pub(crate) fn relayed_by(mut relay: Relay, pieces: &[&[u8]]) -> (String, Relay) {
     let mut out = Vec::new();
     let mut run = || -> Result<(), DecodeError> {
         for piece in pieces {
@@ -77,7 +85,7 @@ fn relayed(pieces: &[&[u8]]) -> (String, Relay) {
 }
 
 /// The data of each frame, comments left out; what is no JSON as a string.
-fn events(stream: &str) -> Vec<Value> {
+pub(crate) fn events(stream: &str) -> Vec<Value> {
     let stream = stream.replace("\r\n", "\n");
     let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
     data.map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data))).collect()
@@ -347,6 +355,7 @@ fn target() -> Target {
         effort: None,
         accepts_images: true,
         max_output_tokens: None,
+        native_tools: NativeTools::ALL,
     }
 }
 

@@ -35,6 +35,7 @@ mod listings;
 mod messages;
 mod openai;
 mod relay;
+mod relay_tools;
 mod requests;
 mod timeline;
 mod tls;

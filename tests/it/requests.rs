@@ -6,7 +6,7 @@ use std::fs;
 
 use codex_proxy::{
     codec::{
-        EncodeError, Encoded, Protocol, Target,
+        EncodeError, Encoded, NativeTools, Protocol, Target,
         chat::{self, dialect::Dialect},
         messages,
         names::Names,
@@ -52,6 +52,7 @@ impl Column {
             effort: None,
             accepts_images: self.accepts_images,
             max_output_tokens: None,
+            native_tools: NativeTools::ALL,
         };
         match self.protocol {
             Protocol::Chat => chat::encode_request(request, &target),

@@ -1,7 +1,11 @@
 //! Changes to a JSON text, all others of whose bytes stay.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 /// Changes to a text, made all at once. They do not overlap.
@@ -39,6 +43,25 @@ impl<'a> Edits<'a> {
         self.edits.push((range, String::new()));
     }
 
+    /// Takes those out of an array that are not `kept`, with their commas. `entries`: all of it, borrowed from the text.
+    pub(super) fn retain(&mut self, entries: &[&RawValue], kept: &[bool]) {
+        let ranges: Vec<Range<usize>> = entries.iter().map(|entry| self.range(entry)).collect();
+        let last_kept = kept.iter().rposition(|kept| *kept);
+        for (at, range) in ranges.iter().enumerate() {
+            // With what follows, up to the next one: its comma.
+            if !kept[at] && last_kept.is_some_and(|last| at < last) {
+                self.remove(range.start..ranges[at + 1].start);
+            }
+        }
+        let Some(end) = ranges.last().map(|range| range.end) else { return };
+        // Those at the end go with the comma before them.
+        match last_kept {
+            Some(last) if ranges[last].end < end => self.remove(ranges[last].end..end),
+            Some(_) => {}
+            None => self.remove(ranges[0].start..end),
+        }
+    }
+
     /// The text with all changes.
     pub(super) fn apply(mut self) -> Cow<'a, str> {
         if self.edits.is_empty() {
@@ -56,4 +79,65 @@ impl<'a> Edits<'a> {
         out.push_str(&self.text[from..]);
         Cow::Owned(out)
     }
+}
+
+/// The members of an object, in order.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Reader).map(Members)
+    }
+}
+
+/// What becomes of a member.
+pub(super) enum Said {
+    /// It stays as it is.
+    Same,
+    /// It goes.
+    Nothing,
+    /// Another key, and JSON, stand in its place.
+    Instead(&'static str, String),
+}
+
+/// An object with some members said otherwise, on one line; the others' values stay as they are. `None`: it is no object.
+pub(super) fn rewritten(object: &str, mut say: impl FnMut(&str, &RawValue) -> Said) -> Option<String> {
+    let Members(members) = serde_json::from_str(object).ok()?;
+    let mut out = String::with_capacity(object.len() + 64);
+    let mut write = |key: &str, value: &str| {
+        out.push(if out.is_empty() { '{' } else { ',' });
+        // A string into memory: there is nothing to fail.
+        out.push_str(&serde_json::to_string(key).unwrap_or_default());
+        out.push(':');
+        // Line ends stand between tokens only.
+        out.extend(value.chars().filter(|c| !matches!(c, '\n' | '\r')));
+    };
+    for (key, value) in members {
+        match say(&key, value) {
+            Said::Same => write(&key, value.get()),
+            Said::Nothing => {}
+            Said::Instead(key, value) => write(key, &value),
+        }
+    }
+    if out.is_empty() {
+        out.push('{');
+    }
+    out.push('}');
+    Some(out)
 }

@@ -10,9 +10,11 @@
 //! - A blob nobody here has seen passes: most likely the client had it from this very host before this program stood
 //!   between. If not, the refusal shows it, and it is not passed again.
 //!
+//! - A host that knows no custom or hosted tools is told in other words of them, or not at all: `tools.rs`.
+//!
 //! Everything else stays as it is, byte for byte, also what this program does not know.
 
-use std::{borrow::Cow, ops::Range};
+use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -20,10 +22,16 @@ use serde_json::value::RawValue;
 use super::{
     blob::{self, BlobId},
     edits::Edits,
+    tools::{self, Fate, Fit},
 };
 use crate::{
-    codec::{EncodeError, Encoded, Target, names::Names, seal},
-    model::request::{Loss, LossAction, Origin},
+    codec::{
+        EncodeError, Encoded, NativeTools, Target,
+        history::{Losses, path},
+        names::Names,
+        seal,
+    },
+    model::request::Origin,
 };
 
 /// The members of the body that may be edited. `null` is a value here: it has a place that can be written to.
@@ -33,6 +41,10 @@ struct Body<'a> {
     model: &'a RawValue,
     #[serde(borrow, default, deserialize_with = "present")]
     input: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tools: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_choice: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     reasoning: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -69,7 +81,7 @@ pub fn encode_request(
     let text = std::str::from_utf8(body).map_err(|_| unreadable("the body is not UTF-8".into()))?;
     let wire: Body<'_> = serde_json::from_str(text).map_err(|e| unreadable(format!("the body cannot be read: {e}")))?;
     let mut edits = Edits::new(text);
-    let mut losses = Vec::new();
+    let mut losses = Losses::default();
     edits.replace(wire.model, json(&target.model));
     if let Some(effort) = &target.effort {
         let effort = json(if effort == "off" { "none" } else { effort });
@@ -80,10 +92,46 @@ pub fn encode_request(
     {
         edits.replace(wanted, max.to_string());
     }
-    if let Some(input) = wire.input.filter(|input| input.get().starts_with('[')) {
-        drop_unreadable(input, target, known, &mut edits, &mut losses)?;
+    let items = wire.input.filter(|input| input.get().starts_with('[')).map(RawValue::get);
+    let items: Vec<&RawValue> = items.and_then(|items| serde_json::from_str(items).ok()).unwrap_or_default();
+    let mut kept = vec![true; items.len()];
+    for (at, (item, kept)) in items.iter().zip(&mut kept).enumerate() {
+        *kept = readable((at, item), target, &known, &mut losses)?;
     }
-    Ok(Encoded { body: edits.apply().into_owned().into_bytes(), losses, names: Names::default() })
+    let names = fit_tools(&wire, target.native_tools, &items, &mut kept, &mut edits, &mut losses);
+    edits.retain(&items, &kept);
+    Ok(Encoded { body: edits.apply().into_owned().into_bytes(), losses: losses.0, names })
+}
+
+/// Has the host told only of tools that it knows.
+fn fit_tools<'a>(
+    wire: &Body<'a>,
+    host: NativeTools,
+    items: &[&'a RawValue],
+    kept: &mut [bool],
+    edits: &mut Edits<'a>,
+    losses: &mut Losses,
+) -> Names {
+    let mut said = Vec::new();
+    let Some(mut fit) = Fit::new(host, edits, losses) else { return Names::default() };
+    let found = items.iter().filter_map(|item| tools::declared_by(item));
+    wire.tools.into_iter().chain(found).for_each(|tools| fit.look(tools));
+    if let Some(tools) = wire.tools {
+        fit.declare(tools, "tools");
+    }
+    if let Some(choice) = wire.tool_choice {
+        fit.choose(choice);
+    }
+    for (at, (item, kept)) in items.iter().zip(kept).enumerate().filter(|(_, (_, kept))| **kept) {
+        match fit.item(item, &path(at)) {
+            Fate::Pass => {}
+            Fate::Drop => *kept = false,
+            Fate::Say(new) => said.push((*item, new)),
+        }
+    }
+    let names = fit.names();
+    said.into_iter().for_each(|(item, new)| edits.replace(item, new));
+    names
 }
 
 /// Whether the host has refused the request because of a blob. Seen from OpenAI: 400, code `invalid_encrypted_content`,
@@ -107,78 +155,40 @@ fn set_effort(text: &str, reasoning: Option<&RawValue>, effort: &str, edits: &mu
     }
 }
 
-/// Takes out of `input` what the host cannot read.
-fn drop_unreadable(
-    input: &RawValue,
+/// Whether the host can read an item; if not, and it may be left out.
+fn readable(
+    (at, item): (usize, &RawValue),
     target: &Target,
     known: impl Fn(BlobId) -> Option<Origin>,
-    edits: &mut Edits<'_>,
-    losses: &mut Vec<Loss>,
-) -> Result<(), EncodeError> {
-    let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(input.get()) else { return Ok(()) };
-    let mut kept = Vec::with_capacity(items.len());
-    for (at, item) in items.iter().enumerate() {
-        let fate = fate(item.get(), target, &known);
-        kept.push(fate == Fate::Pass);
-        match fate {
-            Fate::Pass => {}
-            Fate::Drop(why) => {
-                losses.push(Loss { path: format!("input[{at}]"), action: LossAction::Drop, why });
-            }
-            Fate::Refuse(why) => {
-                return Err(EncodeError::Unsupported { path: format!("input[{at}]"), why: why.into() });
-            }
-        }
-    }
-    let ranges: Vec<Range<usize>> = items.iter().map(|item| edits.range(item)).collect();
-    let last_kept = kept.iter().rposition(|kept| *kept);
-    for (at, range) in ranges.iter().enumerate() {
-        // With what follows, up to the next item: its comma.
-        if !kept[at] && last_kept.is_some_and(|last| at < last) {
-            edits.remove(range.start..ranges[at + 1].start);
-        }
-    }
-    let Some(end) = ranges.last().map(|range| range.end) else { return Ok(()) };
-    // Those at the end go with the comma before them.
-    match last_kept {
-        Some(last) if ranges[last].end < end => edits.remove(ranges[last].end..end),
-        Some(_) => {}
-        None => edits.remove(ranges[0].start..end),
-    }
-    Ok(())
-}
-
-/// What becomes of an item.
-#[derive(Debug, PartialEq, Eq)]
-enum Fate {
-    Pass,
-    Drop(&'static str),
-    Refuse(&'static str),
-}
-
-fn fate(json: &str, target: &Target, known: impl Fn(BlobId) -> Option<Origin>) -> Fate {
+    losses: &mut Losses,
+) -> Result<bool, EncodeError> {
+    let json = item.get();
     let has = |word: &str| memchr::memmem::find(json.as_bytes(), word.as_bytes()).is_some();
     if !has("\"reasoning\"") && !has("\"compaction") {
-        return Fate::Pass;
+        return Ok(true);
     }
-    let Ok(item) = serde_json::from_str::<Item<'_>>(json) else { return Fate::Pass };
+    let Ok(item) = serde_json::from_str::<Item<'_>>(json) else { return Ok(true) };
     let blob =
         item.encrypted_content.and_then(|raw| blob::string(raw.get().as_bytes())).filter(|blob| !blob.is_empty());
     let foreign =
         |blob: &[u8]| seal::is_ours(blob) || known(BlobId::of(blob)).is_some_and(|origin| origin != target.origin);
     match (item.r#type.as_deref(), blob.as_deref()) {
         (Some("reasoning"), Some(blob)) if foreign(blob) => {
-            Fate::Drop("thoughts of another model; only their maker can read them")
+            losses.drop(path(at), "thoughts of another model; only their maker can read them");
+            Ok(false)
         }
         (Some("reasoning"), None) if item.id.as_deref().is_some_and(is_our_id) => {
-            Fate::Drop("thoughts of another model, which this host would look for by their id")
+            losses.drop(path(at), "thoughts of another model, which this host would look for by their id");
+            Ok(false)
         }
         // They stand for the conversation so far, so none may be left out.
-        (Some("compaction" | "compaction_summary"), Some(blob)) if foreign(blob) => Fate::Refuse(
-            "a summary of the conversation that only its maker can read; go on with the model that wrote it, or start a \
-             new thread",
-        ),
-        (_, _) => Fate::Pass,
+        (Some("compaction" | "compaction_summary"), Some(blob)) if foreign(blob) => Err(EncodeError::Unsupported {
+            path: path(at),
+            why: "a summary of the conversation that only its maker can read; go on with the model that wrote it, or \
+                  start a new thread"
+                .into(),
+        }),
+        (_, _) => Ok(true),
     }
 }
 

@@ -12,6 +12,8 @@
 //!
 //! The answer keeps the identity that the host gave it, and its sequence numbers: what is said in its place goes on from
 //! the last number; a keep-alive repeats the last number, so that the host's next one follows.
+//!
+//! The calls of a host that was given custom tools as functions are turned back on the way: `calls.rs`.
 
 use std::{borrow::Cow, mem, ops::Range};
 
@@ -19,11 +21,17 @@ use memchr::{memchr, memchr2, memmem};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::{blob::BlobId, edits::Edits};
+use super::{
+    blob::BlobId,
+    calls::{Calls, Part, Turned},
+    edits::Edits,
+    usage::{Counts, number},
+};
 use crate::{
     codec::{
         DecodeError,
         chat::error::{failure_in_stream, is_html},
+        names::Names,
         responses::stream::{
             Ended, Identity, begin_event, one_line, write_json, write_member, write_next, write_usage,
         },
@@ -65,6 +73,8 @@ pub struct Relay {
     ended: Option<Ended>,
     /// The answer as one object, for a client that does not stream.
     whole: Vec<u8>,
+    /// Custom tools that the host was given as functions. `None`: everything passes as it is.
+    calls: Option<Box<Calls>>,
 }
 
 /// Where in a frame its lines stand.
@@ -107,14 +117,21 @@ enum Terminal {
     Error,
 }
 
+/// What is to be done with a frame.
+enum Seen {
+    Pass,
+    End(Terminal),
+    Call(Part),
+}
+
 /// What a frame is to us.
 enum Kind {
     /// It ends the answer.
     End(Terminal),
     /// It tells the answer's identity, before the first item.
     Opening,
-    /// A whole item.
-    ItemDone,
+    /// A part of the answer that a call can have to do with.
+    Call(Part),
     /// Another part of the answer.
     Part,
     /// Nothing of the answer: a type we do not know, no JSON.
@@ -123,8 +140,9 @@ enum Kind {
 
 impl Relay {
     /// For one answer. `identity` is ours: what the answer is called until the host has named it. `streaming` false:
-    /// nothing passes but the one object, see [`Self::take_whole`].
-    pub fn new(identity: &Identity, streaming: bool) -> Self {
+    /// nothing passes but the one object, see [`Self::take_whole`]. `names`: what
+    /// [`encode_request`](super::encode_request) gave.
+    pub fn new(identity: &Identity, names: Names, streaming: bool) -> Self {
         let voice = Voice {
             id: format!("resp_{}", identity.stem),
             created_at: identity.created_at,
@@ -146,6 +164,7 @@ impl Relay {
             usage: None,
             ended: None,
             whole: Vec::new(),
+            calls: Calls::of(names).map(Box::new),
         }
     }
 
@@ -210,6 +229,8 @@ impl Relay {
     /// Looks for line ends from `from` on, passes the frames that are whole, and gives where the rest begins.
     fn scan(&mut self, bytes: &[u8], from: usize, out: &mut Vec<u8>) -> Result<usize, DecodeError> {
         let (mut frame, mut line, mut at) = (0, self.line, from);
+        // What stands before has passed.
+        let mut passed = 0;
         if self.after_cr && from < bytes.len() {
             self.after_cr = false;
             if bytes[from] == b'\n' {
@@ -233,16 +254,26 @@ impl Relay {
                 self.marks.take(&bytes[line..end], line - frame);
             } else {
                 let marks = mem::take(&mut self.marks);
-                if let Some(terminal) = self.look(&bytes[frame..at], &marks) {
-                    self.pass(&bytes[..frame], out);
-                    self.end(terminal, &bytes[frame..at], &marks, out)?;
-                    return Ok(bytes.len());
+                match self.look(&bytes[frame..at], &marks) {
+                    Seen::Pass => {}
+                    Seen::End(terminal) => {
+                        self.pass(&bytes[passed..frame], out);
+                        self.end(terminal, &bytes[frame..at], &marks, out)?;
+                        return Ok(bytes.len());
+                    }
+                    Seen::Call(part) => {
+                        if let Some(new) = self.turn(part, &bytes[frame..at], &marks)? {
+                            self.pass(&bytes[passed..frame], out);
+                            self.pass(new.as_bytes(), out);
+                            passed = at;
+                        }
+                    }
                 }
                 frame = at;
             }
             line = at;
         }
-        self.pass(&bytes[..frame], out);
+        self.pass(&bytes[passed..frame], out);
         self.line = line - frame;
         Ok(frame)
     }
@@ -260,23 +291,33 @@ impl Relay {
         }
     }
 
-    /// Looks at a frame; `Some` if it is the end.
-    fn look(&mut self, frame: &[u8], marks: &Marks) -> Option<Terminal> {
-        let data = &frame[marks.data.clone()?];
+    fn look(&mut self, frame: &[u8], marks: &Marks) -> Seen {
+        let Some(data) = marks.data.clone() else { return Seen::Pass };
+        let data = &frame[data];
         self.frames += 1;
         match kind(frame, data, marks) {
-            Kind::End(terminal) => return Some(terminal),
+            Kind::End(terminal) => return Seen::End(terminal),
             Kind::Opening if !self.named => self.named = self.voice.name(&joined(frame, marks)),
             Kind::Opening | Kind::Other => {}
-            Kind::ItemDone => {
+            Kind::Call(part) => {
                 self.begun = true;
-                if memmem::find(data, b"encrypted_content").is_some() {
+                if part == Part::Done && memmem::find(data, b"encrypted_content").is_some() {
                     BlobId::all_in(data, &mut self.blobs);
                 }
+                return Seen::Call(part);
             }
             Kind::Part => self.begun = true,
         }
-        None
+        Seen::Pass
+    }
+
+    /// The frames that stand in the place of one; `None`: the frame itself.
+    fn turn(&mut self, part: Part, frame: &[u8], marks: &Marks) -> Result<Option<String>, DecodeError> {
+        let Some(calls) = &mut self.calls else { return Ok(None) };
+        match calls.event(part, &joined(frame, marks))? {
+            Turned::Instead(new) => Ok(Some(new)),
+            Turned::Same | Turned::Cut => Ok(None),
+        }
     }
 
     /// The end of the input, if it came in order: what has no blank line yet is taken as whole, if it is.
@@ -295,13 +336,13 @@ impl Relay {
         let marks = mem::take(&mut self.marks);
         let ends: &[u8] = if rest.len() > self.line { b"\n\n" } else { b"\n" };
         let all = [rest.as_slice(), ends].concat();
-        match self.look(&all, &marks) {
-            Some(terminal) => self.end(terminal, &all, &marks, out),
-            None => {
-                self.pass(&all, out);
-                Ok(())
-            }
-        }
+        let new = match self.look(&all, &marks) {
+            Seen::End(terminal) => return self.end(terminal, &all, &marks, out),
+            Seen::Call(part) => self.turn(part, &all, &marks)?,
+            Seen::Pass => None,
+        };
+        self.pass(new.as_deref().map_or(&all, str::as_bytes), out);
+        Ok(())
     }
 
     /// Takes a body that came whole: a response object, an error object, a web page.
@@ -321,10 +362,10 @@ impl Relay {
         BlobId::all_in(text.as_bytes(), &mut self.blobs);
         self.voice.take_name(&response);
         let mut edits = Edits::new(text);
-        let ended = self.complete(text, &response, status.as_deref() == Some("incomplete"), &mut edits);
+        let ended = self.complete(text, &response, status.as_deref() == Some("incomplete"), &mut edits)?;
         let object = edits.apply();
         if self.streaming {
-            self.tell_whole(&response, &object, &ended, out);
+            self.tell_whole(&object, &ended, out);
         } else {
             self.whole = object.into_owned().into_bytes();
         }
@@ -380,7 +421,7 @@ impl Relay {
             if event.r#type.is_none() {
                 edits.insert(&data, &format!("\"type\":\"{kind}\""));
             }
-            let ended = self.complete(raw.get(), &response, incomplete, &mut edits);
+            let ended = self.complete(raw.get(), &response, incomplete, &mut edits)?;
             match edits.apply() {
                 Cow::Borrowed(_) => {
                     out.extend_from_slice(frame);
@@ -396,7 +437,7 @@ impl Relay {
             ended
         } else {
             let mut edits = Edits::new(raw.get());
-            let ended = self.complete(raw.get(), &response, incomplete, &mut edits);
+            let ended = self.complete(raw.get(), &response, incomplete, &mut edits)?;
             self.whole = edits.apply().into_owned().into_bytes();
             BlobId::all_in(&self.whole, &mut self.blobs);
             ended
@@ -409,7 +450,16 @@ impl Relay {
 
     /// Puts into a response object all that the client's parser insists on, and says how it ended. Observed of Codex: `id`
     /// must be there; usage must be absent or complete, or the whole turn is asked for again, five times.
-    fn complete(&mut self, object: &str, response: &Response<'_>, incomplete: bool, edits: &mut Edits<'_>) -> Ended {
+    fn complete(
+        &mut self,
+        object: &str,
+        response: &Response<'_>,
+        incomplete: bool,
+        edits: &mut Edits<'_>,
+    ) -> Result<Ended, DecodeError> {
+        if let Some(calls) = &self.calls {
+            calls.output(response.output, !incomplete, edits)?;
+        }
         let counts = response.usage.and_then(|raw| Counts::read(raw.get()));
         self.usage = counts.as_ref().map(|counts| counts.usage);
         if let Some(raw) = response.usage
@@ -422,7 +472,7 @@ impl Relay {
             Some(id) => edits.replace(id, written(|out| write_json(out, self.voice.id.as_str()))),
             None => edits.insert(object, &written(|out| write_member(out, "id", self.voice.id.as_str()))),
         }
-        if incomplete {
+        Ok(if incomplete {
             let reason = response.incomplete_details.and_then(|raw| {
                 let details: Details<'_> = serde_json::from_str(raw.get()).ok()?;
                 details.reason.and_then(string).map(Cow::into_owned)
@@ -433,14 +483,15 @@ impl Relay {
             })
         } else {
             Ended::Completed
-        }
+        })
     }
 
     /// A stream for what came in one piece.
-    fn tell_whole(&mut self, response: &Response<'_>, object: &str, ended: &Ended, out: &mut Vec<u8>) {
+    fn tell_whole(&mut self, object: &str, ended: &Ended, out: &mut Vec<u8>) {
         self.voice.created(out);
+        let response: Option<Response<'_>> = serde_json::from_str(object).ok();
         let items: Vec<&RawValue> =
-            response.output.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+            response.and_then(|all| serde_json::from_str(all.output?.get()).ok()).unwrap_or_default();
         for (index, item) in items.into_iter().enumerate() {
             begin_event(out, "response.output_item.done", self.voice.next);
             self.voice.next += 1;
@@ -605,81 +656,6 @@ struct Details<'a> {
     reason: Option<&'a RawValue>,
 }
 
-/// Token counts as a host gave them.
-struct Counts {
-    usage: Usage,
-    /// The client's parser takes them as they stand.
-    complete: bool,
-}
-
-impl Counts {
-    /// `None` if they say nothing.
-    fn read(json: &str) -> Option<Self> {
-        let wire: Wire<'_> = serde_json::from_str(json).ok()?;
-        let total = number(wire.total_tokens);
-        let (input, output) = (number(wire.input_tokens), number(wire.output_tokens));
-        // Details may be missing; if they are there, the client wants the one number.
-        let whole = |raw: Option<&RawValue>, of: fn(&DetailsWire<'_>) -> Option<u64>| {
-            raw.is_none_or(|raw| serde_json::from_str(raw.get()).is_ok_and(|details| of(&details).is_some()))
-        };
-        let complete = input.is_some()
-            && output.is_some()
-            && total.is_some()
-            && whole(wire.input_tokens_details, |details| number(details.cached_tokens))
-            && whole(wire.output_tokens_details, |details| number(details.reasoning_tokens));
-        fn read(raw: Option<&RawValue>) -> DetailsWire<'_> {
-            raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
-        }
-        let (of_input, of_output) = (read(wire.input_tokens_details), read(wire.output_tokens_details));
-        let output = output.or(number(wire.completion_tokens));
-        let input = input.or(number(wire.prompt_tokens)).or_else(|| total?.checked_sub(output?))?;
-        let output = output.or_else(|| total?.checked_sub(input)).unwrap_or(0);
-        let usage = Usage {
-            input,
-            cached: number(of_input.cached_tokens).unwrap_or(0),
-            cache_write: number(of_input.cache_write_tokens).unwrap_or(0),
-            output,
-            reasoning: number(of_output.reasoning_tokens).unwrap_or(0),
-            estimated: false,
-        };
-        Some(Self { usage, complete })
-    }
-}
-
-/// A number that somebody wrote as a fraction or a string is none to the client.
-fn number(raw: Option<&RawValue>) -> Option<u64> {
-    raw.and_then(|raw| raw.get().parse().ok())
-}
-
-/// `usage`, also under the names that Chat Completions has.
-#[derive(Deserialize)]
-struct Wire<'a> {
-    #[serde(borrow, default)]
-    input_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    prompt_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    output_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    completion_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    total_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    input_tokens_details: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    output_tokens_details: Option<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-struct DetailsWire<'a> {
-    #[serde(borrow, default)]
-    cached_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    cache_write_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning_tokens: Option<&'a RawValue>,
-}
-
 /// What a frame is, by the type in its data; hosts put it first, or name it in the `event` line as well.
 fn kind(frame: &[u8], data: &[u8], marks: &Marks) -> Kind {
     if let Some(name) = leading_type(data) {
@@ -711,7 +687,10 @@ fn kind_of(name: &[u8]) -> Kind {
         b"response.failed" => Kind::End(Terminal::Failed),
         b"error" => Kind::End(Terminal::Error),
         b"response.created" | b"response.queued" | b"response.in_progress" => Kind::Opening,
-        b"response.output_item.done" => Kind::ItemDone,
+        b"response.output_item.added" => Kind::Call(Part::Added),
+        b"response.function_call_arguments.delta" => Kind::Call(Part::Delta),
+        b"response.function_call_arguments.done" => Kind::Call(Part::Arguments),
+        b"response.output_item.done" => Kind::Call(Part::Done),
         name if name.starts_with(b"response.") => Kind::Part,
         _ => Kind::Other,
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     codec::{
-        Protocol,
+        NativeTools, Protocol,
         chat::{StreamDecoder, dialect::DIALECTS},
         sse::Frame,
     },
@@ -30,6 +30,7 @@ fn target(dialect: &str) -> Target {
         effort: None,
         accepts_images: true,
         max_output_tokens: None,
+        native_tools: NativeTools::ALL,
     }
 }
 

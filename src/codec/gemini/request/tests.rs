@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     codec::{
-        Protocol,
+        NativeTools, Protocol,
         chat::dialect::Dialect,
         history::{NO_PICTURE, NO_RESULT},
     },
@@ -29,6 +29,7 @@ fn target(model: &str) -> Target {
         effort: None,
         accepts_images: true,
         max_output_tokens: None,
+        native_tools: NativeTools::ALL,
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    codec::{Protocol, chat::dialect::Dialect},
+    codec::{NativeTools, Protocol, chat::dialect::Dialect},
     model::request::{LossAction, Opaque, Origin, Part, Role},
 };
 
@@ -19,6 +19,7 @@ fn target(model: &str) -> Target {
         effort: None,
         accepts_images: true,
         max_output_tokens: None,
+        native_tools: NativeTools::ALL,
     }
 }
 
