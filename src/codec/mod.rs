@@ -16,6 +16,7 @@ pub mod json;
 pub mod listing;
 pub mod messages;
 pub mod names;
+pub mod refusal;
 pub mod relay;
 pub mod responses;
 pub mod seal;

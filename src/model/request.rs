@@ -63,6 +63,24 @@ pub struct Request<'a> {
     pub user: Option<Text<'a>>,
 }
 
+impl Request<'_> {
+    /// Whether the conversation holds data of a provider that may go back to it.
+    pub fn has_opaque(&self) -> bool {
+        self.input.iter().any(|item| matches!(item, Item::Reasoning { opaque: Some(_), .. }))
+    }
+
+    /// The same without it: thoughts as they were shown stay.
+    pub fn without_opaque(&self) -> Self {
+        let mut without = self.clone();
+        for item in &mut without.input {
+            if let Item::Reasoning { opaque, .. } = item {
+                *opaque = None;
+            }
+        }
+        without
+    }
+}
+
 /// One entry of the conversation.
 #[derive(Debug, Clone)]
 pub enum Item<'a> {

@@ -12,7 +12,7 @@
 
 use std::{
     mem,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -35,7 +35,9 @@ use super::{
 };
 use crate::{
     codec::{
-        self, Asked, Protocol, Reader, demo, relay,
+        self, Asked, Protocol, Reader, demo,
+        refusal::{self, Amends},
+        relay,
         responses::request::{InvalidRequest, decode_request},
     },
     model::{
@@ -226,7 +228,10 @@ async fn attempt(
 ) -> Result<Source, Failure> {
     let headers = line.during(live.provider_headers(hop)).await??;
     let secrets = Secrets::of(&headers);
-    let mut blobs_refused = false;
+    // What the host's refusal asked for: once is enough, whatever it was.
+    let mut amends = None;
+    let without_thoughts = OnceLock::new();
+    let mut asked = asked;
     let (answer, names, sent, head_time_max) = loop {
         let known = |blob| service.origins().origin_of(blob);
         let encoded = codec::encode_request(asked, &hop.target, known).map_err(|error| {
@@ -255,11 +260,23 @@ async fn attempt(
         let status = answer.status.as_u16();
         let retry_after = answer.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let error = line.during(answer.error_body()).await?;
-        if !blobs_refused && hop.target.protocol == Protocol::Responses && relay::refuses_blobs(status, &error) {
-            // The host does not say which, and without them it answers.
-            blobs_refused = true;
-            service.origins().refuse(&relay::blobs_in(&sent.again));
-            continue;
+        if amends.is_none() {
+            amends = Amends::of(hop.target.protocol, status, &error);
+            match amends {
+                Some(Amends::WithoutBlobs) => {
+                    // The host does not say which, and without them it answers.
+                    story.amends("without blobs that may be another host's");
+                    service.origins().refuse(&relay::blobs_in(&sent.again));
+                    continue;
+                }
+                Some(Amends::WithoutThoughts) if asked.request.has_opaque() => {
+                    story.amends("without the thoughts of earlier answers");
+                    story.lost(&refusal::lost_thoughts(asked.request));
+                    asked.request = without_thoughts.get_or_init(|| asked.request.without_opaque());
+                    continue;
+                }
+                Some(Amends::WithoutThoughts) | None => {}
+            }
         }
         let failure =
             codec::decode_error(hop.target.protocol, status, retry_after.as_deref(), &error, SystemTime::now());

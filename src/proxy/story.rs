@@ -206,6 +206,16 @@ impl Story {
         }
     }
 
+    /// The provider refused the form of the request and is asked again in another, as it wants.
+    pub(super) fn amends(&self, how: &'static str) {
+        debug!(
+            codex_request_id = self.request_id,
+            codex_route = self.route,
+            codex_how = how,
+            "the provider refuses part of the request, asking again"
+        );
+    }
+
     /// An attempt failed before anything was passed on; others may follow, hence no more than INFO.
     pub(super) fn attempt_failed(&self, failure: &Failure) {
         self.service.counters().attempt_failed(failure.kind);
