@@ -10,6 +10,7 @@ pub mod chat;
 pub mod custom;
 pub mod demo;
 pub mod effort;
+pub mod error;
 pub mod gemini;
 pub mod history;
 pub mod json;
@@ -184,7 +185,7 @@ pub fn encode_request(
     }
 }
 
-/// The failure behind an HTTP answer that is not a success; see [`chat::decode_error`] for the parameters.
+/// The failure behind an HTTP answer that is not a success; see [`error::decode_error`] for the parameters.
 pub fn decode_error(
     protocol: Protocol,
     status: u16,
@@ -194,7 +195,7 @@ pub fn decode_error(
 ) -> Failure {
     match protocol {
         // One table for the errors of all vendors, whose shapes these are.
-        Protocol::Chat | Protocol::Responses => chat::decode_error(status, retry_after, body, now),
+        Protocol::Chat | Protocol::Responses => error::decode_error(status, retry_after, body, now),
         Protocol::Messages => messages::decode_error(status, retry_after, body, now),
         Protocol::Gemini => gemini::decode_error(status, retry_after, body, now),
     }

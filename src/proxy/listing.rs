@@ -11,7 +11,7 @@ use url::Url;
 use super::upstream::{Answer, Upstreams};
 use crate::{
     codec::{
-        chat,
+        error,
         listing::{self, Listing, NoList, Page},
     },
     config::{
@@ -238,7 +238,7 @@ impl Asker<'_> {
             let status = answer.status.as_u16();
             let wait = answer.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
             let body = answer.error_body().await;
-            let failure = chat::error::decode_error(status, wait.as_deref(), &body, SystemTime::now());
+            let failure = error::decode_error(status, wait.as_deref(), &body, SystemTime::now());
             return Err(failure.with_status(status));
         }
         match tokio::time::timeout(ANSWER_TIME_MAX, answer.whole()).await {

@@ -3,17 +3,15 @@
 //! ```text
 //! Request ── request.rs ──► body          frames ── stream.rs ──► events
 //!               ▲                                       │
-//!           dialect.rs                     error.rs ◄───┘ error objects, whole bodies
+//!           dialect.rs                  ../error.rs ◄───┘ error objects, whole bodies
 //! ```
 //! `wire.rs` has the types of both directions.
 
 pub mod dialect;
-pub mod error;
 mod request;
 mod stream;
 mod thoughts;
 mod wire;
 
-pub use error::decode_error;
 pub use request::encode_request;
 pub use stream::{StreamDecoder, decode_whole};

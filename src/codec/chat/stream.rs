@@ -21,13 +21,13 @@ use serde_json::value::RawValue;
 use self::calls::Call;
 use super::{
     dialect::ThoughtsBack,
-    error::{failure_in_stream, is_html},
     thoughts::{Field, Piece, Splitter, Store},
     wire,
 };
 use crate::{
     codec::{
         ANSWER_BYTES_MAX, DecodeError, THOUGHTS_BYTES_MAX, Target,
+        error::{failure_in_stream, is_html},
         json::{borrowed, number_of, text_of, why},
         names::Names,
         sse::{Frame, Framer},

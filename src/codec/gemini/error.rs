@@ -2,7 +2,7 @@
 //!
 //! The service answers a bad key with 400, a place it does not serve with 400, and a used up day's quota with the same
 //! 429 and the same sentence as a minute's; so `details` decide before the status does. What is no `Status` (a gateway's
-//! own error, a web page) is read as any host's: [`crate::codec::chat::decode_error`].
+//! own error, a web page) is read as any host's: [`crate::codec::error`].
 //!
 //! Sources: <https://ai.google.dev/gemini-api/docs/troubleshooting>,
 //! <https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto> and `google/api/error_reason.proto`
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::wire;
 use crate::{
-    codec::chat,
+    codec::error,
     model::failure::{Failure, FailureKind},
 };
 
@@ -35,7 +35,7 @@ pub fn decode_error(status: u16, retry_after: Option<&str>, body: &[u8], now: Sy
             let wait = retry_after.and_then(|value| wait_of(value, now));
             failure_of(if status == 0 { said.code.unwrap_or(0) } else { status }, wait, &said)
         }
-        None => chat::decode_error(status, retry_after, body, now),
+        None => error::decode_error(status, retry_after, body, now),
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn failure_in_stream(text: &str) -> Failure {
     match status_in(text) {
         Some(said) => failure_of(said.code.unwrap_or(0), None, &said),
         // No date can stand in a stream, so no clock is needed.
-        None => chat::decode_error(0, None, text.as_bytes(), SystemTime::UNIX_EPOCH),
+        None => error::decode_error(0, None, text.as_bytes(), SystemTime::UNIX_EPOCH),
     }
 }
 
@@ -117,7 +117,7 @@ fn failure_of(status: u16, header_wait: Option<Duration>, said: &wire::Status) -
         | FailureKind::OwnLimit
         | FailureKind::Shutdown => "The provider failed",
     };
-    let quoted = chat::error::clean(&said.message);
+    let quoted = error::clean(&said.message);
     let status_said = if status == 0 { String::new() } else { format!(" (HTTP {status})") };
     let message =
         if quoted.is_empty() { format!("{lead}{status_said}.") } else { format!("{lead}{status_said}: {quoted}") };

@@ -24,8 +24,8 @@ use super::{
 use crate::{
     codec::{
         DecodeError, Target,
-        chat::error::is_html,
         custom::Unwrapper,
+        error::is_html,
         json::text_of,
         names::Names,
         sse::{Frame, Framer},

@@ -8,11 +8,9 @@ use std::time::SystemTime;
 
 use super::wire;
 use crate::{
-    codec::chat::error::{BODY_BYTES_MAX, failure_known},
+    codec::error::{BODY_BYTES_MAX, failure_known},
     model::failure::{Failure, FailureKind},
 };
-
-pub(super) use crate::codec::chat::error::is_html;
 
 /// The failure behind an HTTP answer that is not a success.
 ///

@@ -14,16 +14,12 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::{
-    error::{failure_in_stream, is_html},
-    models::Model,
-    thoughts::Stored,
-    wire,
-};
+use super::{error::failure_in_stream, models::Model, thoughts::Stored, wire};
 use crate::{
     codec::{
         ANSWER_BYTES_MAX, CALLS_MAX, DecodeError, THOUGHTS_BYTES_MAX, Target,
         custom::{INPUT_BYTES_MAX, Unwrapper},
+        error::is_html,
         json::{Progress, number_of, text_of, why},
         names::Names,
         sse::{Frame, Framer},

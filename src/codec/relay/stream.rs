@@ -30,7 +30,7 @@ use super::{
 use crate::{
     codec::{
         DecodeError,
-        chat::error::{failure_in_stream, is_html},
+        error::{failure_in_stream, is_html},
         names::Names,
         responses::stream::{
             Ended, Identity, begin_event, one_line, write_json, write_member, write_next, write_usage,

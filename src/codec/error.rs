@@ -13,7 +13,7 @@ use crate::model::failure::{Failure, FailureKind};
 const MESSAGE_CHARS_MAX: usize = 500;
 
 /// Bodies are read up to this size, in bytes; an error page can be of any.
-pub(in crate::codec) const BODY_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// The failure behind an HTTP answer that is not a success.
 ///
@@ -26,7 +26,7 @@ pub fn decode_error(status: u16, retry_after: Option<&str>, body: &[u8], now: Sy
 
 /// The same for another protocol, which knows already what it means: only words and wait are looked for. `now` is
 /// unknown inside a stream.
-pub(in crate::codec) fn failure_known(
+pub(super) fn failure_known(
     known: Option<FailureKind>,
     status: u16,
     retry_after: Option<&str>,
@@ -37,14 +37,14 @@ pub(in crate::codec) fn failure_known(
 }
 
 /// The failure behind an error object, or whatever else came where an answer was due, if the HTTP status was a success.
-pub(in crate::codec) fn failure_in_stream(text: &str) -> Failure {
+pub(super) fn failure_in_stream(text: &str) -> Failure {
     let said = Said::of(text);
     let status = said.code.parse().ok().filter(|code| (400..600).contains(code)).unwrap_or(0);
     failure_of(status, None, said, None, None)
 }
 
 /// Whether a body is a web page.
-pub(in crate::codec) fn is_html(text: &str) -> bool {
+pub(super) fn is_html(text: &str) -> bool {
     let head: String = text.trim_start().chars().take(64).collect::<String>().to_ascii_lowercase();
     ["<!doctype html", "<html", "<head", "<body", "<!--", "<?xml"].iter().any(|opening| head.starts_with(opening))
 }
@@ -375,7 +375,7 @@ fn html_message(page: &str) -> String {
 }
 
 /// Text that may be shown: one line, of bounded length, without anything that looks like a key.
-pub(in crate::codec) fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut line = String::new();
     // Half as much again leaves room for what is redacted, and bounds the work.
     for word in
