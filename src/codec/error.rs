@@ -188,6 +188,7 @@ fn failure_of(
     let lead = match kind {
         FailureKind::Credentials => "The provider refuses the API key",
         FailureKind::Budget => "The provider wants to be paid first",
+        FailureKind::Upgrade => "The provider demands another version or kind of client",
         FailureKind::UnknownModel => "The provider does not know the model",
         FailureKind::Operator => "The provider's API does not answer at this address, check base_url",
         FailureKind::ContextLength => "The conversation is too long for the model",
@@ -248,6 +249,11 @@ fn classify(status: u16, words: &str, said: &Said, wait_known: bool) -> FailureK
     if !said.html && status != 401 && status != 429 && has(&TOO_LONG) {
         return FailureKind::ContextLength;
     }
+    // Waiting does not end a challenge, and no other status of its page means anything.
+    let challenge = ["just a moment", "attention required", "captcha", "verify you are human", "are you a robot"];
+    if said.html && has(&challenge) {
+        return FailureKind::Operator;
+    }
     let unpaid = [
         "insufficient_quota",
         "insufficient balance",
@@ -271,6 +277,10 @@ fn classify(status: u16, words: &str, said: &Said, wait_known: bool) -> FailureK
         ["invalid api key", "incorrect api key", "api key not valid", "invalid_api_key", "authentication_error"];
     if status == 401 || has(&bad_key) {
         return FailureKind::Credentials;
+    }
+    // Not a matter of the key, whatever the status: Command Code says it with 403.
+    if status == 426 || has(&["upgrade_required", "upgrade required"]) {
+        return FailureKind::Upgrade;
     }
     let no_model = words.contains("model")
         && has(&[
@@ -539,6 +549,11 @@ mod tests {
             // Plain
             (404, "404 page not found", Operator),
             (404, "", Operator),
+            (426, "", Upgrade),
+            (403, r#"{"error":{"message":"Please update the CLI.","code":"upgrade_required"}}"#, Upgrade),
+            // A door keeper's page, as Cloudflare's are titled; the second one is a gateway's own trouble.
+            (503, "<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>", Operator),
+            (503, "<html><head><title>503 Service Temporarily Unavailable</title></head></html>", Overload),
             (500, "Internal Server Error", Upstream),
             (504, "upstream request timeout", Timeout),
             (502, "<html><head><title>502 Bad Gateway</title></head></html>", Upstream),

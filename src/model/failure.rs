@@ -17,6 +17,8 @@ pub enum FailureKind {
     Credentials,
     /// The provider wants money first.
     Budget,
+    /// The provider demands another version or kind of client.
+    Upgrade,
     /// A defect of this program.
     Bug,
     /// No such model, here or at the provider.
@@ -76,11 +78,12 @@ pub enum Level {
 
 impl FailureKind {
     /// Every kind, in the table's order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Caller,
         Self::Operator,
         Self::Credentials,
         Self::Budget,
+        Self::Upgrade,
         Self::Bug,
         Self::UnknownModel,
         Self::ContextLength,
@@ -128,6 +131,7 @@ impl FailureKind {
             Self::Operator => final_answer("configuration_error", Level::Error),
             Self::Credentials => final_answer("upstream_credentials", Level::Error),
             Self::Budget => final_answer("upstream_budget", Level::Error),
+            Self::Upgrade => final_answer("upstream_upgrade_required", Level::Error),
             Self::Bug => final_answer("internal_error", Level::Error),
             Self::UnknownModel => Row { status: 404, ..final_answer("model_not_found", Level::Warn) },
             Self::ContextLength => Row {
@@ -206,6 +210,7 @@ impl Failure {
             | FailureKind::Operator
             | FailureKind::Credentials
             | FailureKind::Budget
+            | FailureKind::Upgrade
             | FailureKind::Bug
             | FailureKind::UnknownModel
             | FailureKind::ContextLength => None,

@@ -3,7 +3,7 @@
 //! A signal says what was seen; naming the fault behind it is the watchdog's. Each has one `MESSAGE_ID`, so that the
 //! journal can be searched and explained by it; the message catalogue is made from this table by a test.
 
-use super::failure::FailureKind;
+use super::failure::{Failure, FailureKind};
 
 /// Something worth a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +157,7 @@ impl Signal {
                 name: "upstream.bot_wall",
                 message_id: "af2bf48e7e7b48a8ae05228d2ca44513",
                 title: "A provider's door keeper answered instead of the provider",
-                help: "A web page came where an answer of the interface was due: a captcha, a login or an error page of a gateway.\n\
+                help: "A web page came where an answer of the interface was due: a captcha, a login, or another server's.\n\
              \n\
              Check base_url, and whether the provider allows programs from this network.",
             },
@@ -210,12 +210,21 @@ impl Signal {
         }
     }
 
-    /// The signal for a failure that a provider caused; `None` for what is no provider's doing.
+    /// The signal for a failure at a provider; `None` for what is no provider's doing. `page`: it answered with a web page.
+    pub fn of_failure(failure: &Failure, page: bool) -> Option<Self> {
+        // A gateway's page about trouble of its own has a kind that says so.
+        let wall = page && failure.kind == FailureKind::Operator;
+        if wall { Some(Self::BotWall) } else { Self::of_upstream(failure.kind) }
+    }
+
+    /// The same, by its kind alone. A connection that is refused counts as reset: TCP refuses by a reset, no other word
+    /// says less of a provider that said nothing, and the phase tells the two apart.
     pub const fn of_upstream(kind: FailureKind) -> Option<Self> {
         match kind {
             FailureKind::Caller => Some(Self::BadRequest),
             FailureKind::Credentials => Some(Self::Auth),
             FailureKind::Budget => Some(Self::Budget),
+            FailureKind::Upgrade => Some(Self::UpgradeRequired),
             FailureKind::ContextLength => Some(Self::ContextOverflow),
             FailureKind::RateLimit => Some(Self::RateLimited),
             FailureKind::Overload => Some(Self::Overloaded),

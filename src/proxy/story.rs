@@ -167,11 +167,7 @@ impl Story {
         if self.phase == Phase::Request || self.ticket.is_cancelled() {
             return None;
         }
-        match failure.kind {
-            FailureKind::Operator | FailureKind::Upstream if self.page => Some(Signal::BotWall),
-            _ if failure.upstream_status == Some(426) => Some(Signal::UpgradeRequired),
-            kind => Signal::of_upstream(kind),
-        }
+        Signal::of_failure(failure, self.page)
     }
 
     /// Puts an event on its way to the bus; its id belongs into the log, too.
@@ -367,7 +363,10 @@ impl Drop for Story {
 fn exhausted(kind: FailureKind) -> bool {
     let row = kind.row();
     row.counts_against_upstream
-        || matches!(kind, FailureKind::Credentials | FailureKind::Budget | FailureKind::RateLimit)
+        || matches!(
+            kind,
+            FailureKind::Credentials | FailureKind::Budget | FailureKind::Upgrade | FailureKind::RateLimit
+        )
 }
 
 /// Fields of what is not known are left out.

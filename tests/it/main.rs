@@ -37,6 +37,7 @@ mod openai;
 mod relay;
 mod relay_tools;
 mod requests;
+mod signals;
 mod signatures;
 mod timeline;
 mod tls;

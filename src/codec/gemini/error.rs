@@ -102,6 +102,7 @@ fn failure_of(status: u16, header_wait: Option<Duration>, said: &wire::Status) -
     let lead = match kind {
         FailureKind::Credentials => "The provider refuses the API key",
         FailureKind::Budget => "The provider's quota of this account is used up",
+        FailureKind::Upgrade => "The provider demands another version or kind of client",
         FailureKind::UnknownModel => "The provider does not know the model",
         FailureKind::Operator => "The provider does not serve this installation",
         FailureKind::ContextLength => "The conversation is too long for the model",
@@ -164,6 +165,7 @@ fn classify(status: u16, words: &str, said: &wire::Status, details: &Details, wa
             if unpaid { FailureKind::Budget } else { FailureKind::RateLimit }
         }
         ("PERMISSION_DENIED", _) | (_, 403) => FailureKind::Credentials,
+        (_, 426) => FailureKind::Upgrade,
         ("NOT_FOUND", _) | (_, 404) if has(&["model"]) => FailureKind::UnknownModel,
         ("NOT_FOUND", _) | (_, 404 | 405) => FailureKind::Operator,
         ("UNAVAILABLE", _) | (_, 503 | 529) => FailureKind::Overload,

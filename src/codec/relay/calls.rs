@@ -239,31 +239,32 @@ impl Open {
         // What was held back until its shape was known.
         let rest = input.get(self.told..).unwrap_or_default();
         self.told = input.len();
-        let say = |key: &'static str, kind: &str, text: &str| {
-            framed(kind, data, |at, value| match at {
+        let say = |kind: &str, key: &'static str, text: &str| {
+            frame(kind, data, |at, value| match at {
                 "arguments" => Said::Instead(key, json(text)),
                 _ => id_for_client(at, value),
             })
         };
-        let done = say("input", "response.custom_tool_call_input.done", &input);
-        match (done, rest) {
-            (done, "") => Ok(done),
-            (Turned::Instead(done), rest) => match say("delta", "response.custom_tool_call_input.delta", rest) {
-                Turned::Instead(delta) => Ok(Turned::Instead(delta + &done)),
-                other => Ok(other),
-            },
-            (other, _) => Ok(other),
+        let mut frames = String::new();
+        if !rest.is_empty() {
+            frames.extend(say("response.custom_tool_call_input.delta", "delta", rest));
         }
+        frames.extend(say("response.custom_tool_call_input.done", "input", &input));
+        Ok(Turned::Instead(frames))
     }
 }
 
+fn framed(kind: &str, data: &str, say: impl FnMut(&str, &RawValue) -> Said) -> Turned {
+    frame(kind, data, say).map_or(Turned::Same, Turned::Instead)
+}
+
 /// A frame with the host's data, said otherwise.
-fn framed(kind: &str, data: &str, mut say: impl FnMut(&str, &RawValue) -> Said) -> Turned {
+fn frame(kind: &str, data: &str, mut say: impl FnMut(&str, &RawValue) -> Said) -> Option<String> {
     let data = rewritten(data, |key, value| match key {
         "type" => Said::Instead("type", json(kind)),
         key => say(key, value),
-    });
-    data.map_or(Turned::Same, |data| Turned::Instead(format!("event: {kind}\ndata: {data}\n\n")))
+    })?;
+    Some(format!("event: {kind}\ndata: {data}\n\n"))
 }
 
 /// The id of a custom call begins in another way than a function's, and a host that the conversation moves to looks at

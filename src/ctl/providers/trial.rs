@@ -303,6 +303,7 @@ impl Trial<'_> {
                 let mend = match failure.kind {
                     FailureKind::Credentials => "put a valid key where the configuration says (providers list)",
                     FailureKind::Budget => "top up the account",
+                    FailureKind::Upgrade => "update codex-proxy, or give the headers that the provider wants (headers)",
                     FailureKind::RateLimit | FailureKind::Overload => "wait, and try again",
                     _ => "check base_url and protocol",
                 };
