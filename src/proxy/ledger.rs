@@ -28,7 +28,6 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use self::store::{Limits, Row, Store, StoreError};
-use super::service::{LEDGER_TROUBLE, Service};
 use crate::host::log::chain;
 
 /// The file's name in the state directory.
@@ -99,14 +98,24 @@ impl Ledger {
     }
 }
 
+/// Whose ledger it is.
+pub trait Owner: Send + Sync + 'static {
+    /// The queue.
+    fn ledger(&self) -> &Ledger;
+    /// How much of it is kept, as it is configured now.
+    fn limits(&self) -> Limits;
+    /// What keeps usage from being recorded; `None`: that is over.
+    fn trouble(&self, trouble: Option<&str>);
+}
+
 /// Writes what is recorded into the file in `state`, until [`Ledger::close`]. Rows are taken from this call on; the file is
 /// opened for the first of them. `None` if somebody keeps them already.
-pub fn keep(service: Arc<Service>, state: &Path) -> Option<impl Future<Output = ()> + Send + use<>> {
+pub fn keep<O: Owner>(owner: Arc<O>, state: &Path) -> Option<impl Future<Output = ()> + Send + use<O>> {
     let (sender, rows) = mpsc::channel(WAITING_MAX);
-    service.ledger().queue.set(sender).ok()?;
+    owner.ledger().queue.set(sender).ok()?;
     let keeper = Keeper {
-        closing: service.ledger().closing.subscribe(),
-        service,
+        closing: owner.ledger().closing.subscribe(),
+        owner,
         rows,
         writer: Writer { file: state.join(FILE), store: None, checked: false },
         batch: Vec::new(),
@@ -115,8 +124,8 @@ pub fn keep(service: Arc<Service>, state: &Path) -> Option<impl Future<Output = 
     Some(keeper.run())
 }
 
-struct Keeper {
-    service: Arc<Service>,
+struct Keeper<O> {
+    owner: Arc<O>,
     closing: watch::Receiver<bool>,
     rows: mpsc::Receiver<Row>,
     writer: Writer,
@@ -126,7 +135,7 @@ struct Keeper {
     lost_before: Option<u64>,
 }
 
-impl Keeper {
+impl<O: Owner> Keeper<O> {
     async fn run(mut self) {
         let mut pause = PAUSE;
         while self.first().await {
@@ -140,7 +149,7 @@ impl Keeper {
         }
         let left = self.batch.len() + self.rows.len();
         if left > 0 {
-            self.service.ledger().lost(left);
+            self.owner.ledger().lost(left);
             warn!(codex_rows = left, "stopping with requests that are not in the record of usage");
         }
         self.close_file().await;
@@ -182,8 +191,7 @@ impl Keeper {
     async fn write(&mut self) -> Result<(), ()> {
         let batch = std::mem::take(&mut self.batch);
         let count = batch.len();
-        let usage = &self.service.live().settings.usage;
-        let limits = Limits { keep: usage.keep, rows_max: usage.rows_max };
+        let limits = self.owner.limits();
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let without = self.writer.without_file();
         let mut writer = std::mem::replace(&mut self.writer, without);
@@ -193,17 +201,17 @@ impl Keeper {
         });
         let Ok((writer, batch, result)) = writing.await else {
             // A defect; its text is in the log already.
-            self.service.ledger().lost(count);
+            self.owner.ledger().lost(count);
             return Ok(());
         };
         self.writer = writer;
         match result {
             Ok(()) => {
-                self.service.ledger().written.fetch_add(count as u64, Relaxed);
+                self.owner.ledger().written.fetch_add(count as u64, Relaxed);
                 debug!(codex_rows = count, "usage recorded");
                 if let Some(lost_before) = self.lost_before.take() {
-                    let lost = self.service.ledger().dropped() - lost_before;
-                    self.service.set_ledger_trouble(None);
+                    let lost = self.owner.ledger().dropped() - lost_before;
+                    self.owner.trouble(None);
                     info!(codex_rows_lost = lost, "usage is recorded again");
                 }
                 Ok(())
@@ -212,9 +220,9 @@ impl Keeper {
                 self.batch = batch;
                 let (text, path) = (chain(&error), self.writer.file.display());
                 // Each time, for a reload may have made the state another one.
-                self.service.set_ledger_trouble(Some(&format!("{LEDGER_TROUBLE}{path}: {text}")));
+                self.owner.trouble(Some(&format!("{path}: {text}")));
                 if self.lost_before.is_none() {
-                    self.lost_before = Some(self.service.ledger().dropped());
+                    self.lost_before = Some(self.owner.ledger().dropped());
                     warn!(codex_path = %path, codex_error = text, "cannot record usage, serving without and trying again");
                 }
                 Err(())
@@ -232,7 +240,7 @@ impl Keeper {
 
 /// Waits until it is true.
 async fn said(closing: &mut watch::Receiver<bool>) {
-    // An error means that the service is gone, which is as good.
+    // An error means that the owner is gone, which is as good.
     drop(closing.wait_for(|closing| *closing).await);
 }
 
@@ -296,15 +304,29 @@ mod tests {
         store::{End, Place},
         *,
     };
-    use crate::{
-        codec::seal::Sealer,
-        config::settings::Settings,
-        proxy::service::{Prompt, State},
-    };
 
-    fn service() -> Arc<Service> {
-        let prompt = Prompt { base_instructions: String::new(), hidden_models: Vec::new() };
-        Arc::new(Service::new(Settings::default(), None, Sealer::new(&[0; 32]), &prompt))
+    #[derive(Default)]
+    struct Home {
+        ledger: Ledger,
+        trouble: watch::Sender<Option<String>>,
+    }
+
+    impl Owner for Home {
+        fn ledger(&self) -> &Ledger {
+            &self.ledger
+        }
+
+        fn limits(&self) -> Limits {
+            Limits { keep: Duration::from_secs(400 * 86_400), rows_max: 500_000 }
+        }
+
+        fn trouble(&self, trouble: Option<&str>) {
+            self.trouble.send_replace(trouble.map(str::to_owned));
+        }
+    }
+
+    fn home() -> Arc<Home> {
+        Arc::default()
     }
 
     fn row() -> Row {
@@ -329,61 +351,59 @@ mod tests {
 
     #[test]
     fn more_than_can_wait_is_dropped_and_counted() {
-        let service = service();
-        service.ledger().record(|| panic!("nobody keeps it"));
+        let home = home();
+        home.ledger().record(|| panic!("nobody keeps it"));
         let dir = tempfile::tempdir().unwrap();
-        let keeping = keep(Arc::clone(&service), dir.path()).unwrap();
-        assert!(keep(Arc::clone(&service), dir.path()).is_none(), "the first one keeps");
+        let keeping = keep(Arc::clone(&home), dir.path()).unwrap();
+        assert!(keep(Arc::clone(&home), dir.path()).is_none(), "the first one keeps");
         for _ in 0..WAITING_MAX + 7 {
-            service.ledger().record(row);
+            home.ledger().record(row);
         }
-        assert_eq!(service.ledger().dropped(), 7);
-        service.ledger().close();
+        assert_eq!(home.ledger().dropped(), 7);
+        home.ledger().close();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(keeping);
-        assert_eq!(service.ledger().written(), WAITING_MAX as u64);
+        assert_eq!(home.ledger().written(), WAITING_MAX as u64);
         assert_eq!(rows_in(&dir.path().join(FILE)), i64::try_from(WAITING_MAX).unwrap());
-        service.ledger().record(row);
-        assert_eq!(service.ledger().dropped(), 8, "after the end nobody keeps them either");
+        home.ledger().record(row);
+        assert_eq!(home.ledger().dropped(), 8, "after the end nobody keeps them either");
     }
 
     #[tokio::test]
     async fn what_cannot_be_written_is_tried_again_and_told_meanwhile() {
-        let service = service();
+        let home = home();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE);
         std::fs::create_dir(&file).unwrap();
-        let keeping = tokio::spawn(keep(Arc::clone(&service), dir.path()).unwrap());
-        service.ledger().record(row);
-        let mut state = service.state();
-        state
-            .wait_for(|state| matches!(state, State::Degraded(why) if why.contains("usage is not recorded")))
-            .await
-            .unwrap();
+        let keeping = tokio::spawn(keep(Arc::clone(&home), dir.path()).unwrap());
+        home.ledger().record(row);
+        let mut trouble = home.trouble.subscribe();
+        let path = file.display().to_string();
+        trouble.wait_for(|told| told.as_ref().is_some_and(|why| why.starts_with(&path))).await.unwrap();
         std::fs::remove_dir(&file).unwrap();
-        service.ledger().record(row);
-        state.wait_for(|state| *state == State::Ready).await.unwrap();
-        assert_eq!((rows_in(&file), service.ledger().dropped()), (2, 0));
+        home.ledger().record(row);
+        trouble.wait_for(Option::is_none).await.unwrap();
+        assert_eq!((rows_in(&file), home.ledger().dropped()), (2, 0));
 
         // Who deletes it gets a new one.
         std::fs::remove_file(&file).unwrap();
-        service.ledger().record(row);
-        service.ledger().close();
+        home.ledger().record(row);
+        home.ledger().close();
         keeping.await.unwrap();
-        assert_eq!((rows_in(&file), service.ledger().written()), (1, 3));
+        assert_eq!((rows_in(&file), home.ledger().written()), (1, 3));
     }
 
     #[tokio::test]
     async fn the_end_does_not_wait_for_a_disk_that_takes_nothing() {
-        let service = service();
+        let home = home();
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(FILE)).unwrap();
-        let keeping = keep(Arc::clone(&service), dir.path()).unwrap();
+        let keeping = keep(Arc::clone(&home), dir.path()).unwrap();
         for _ in 0..BATCH_ROWS_MAX + 1 {
-            service.ledger().record(row);
+            home.ledger().record(row);
         }
-        service.ledger().close();
+        home.ledger().close();
         keeping.await;
-        assert_eq!(service.ledger().dropped(), BATCH_ROWS_MAX as u64 + 1);
+        assert_eq!(home.ledger().dropped(), BATCH_ROWS_MAX as u64 + 1);
     }
 }

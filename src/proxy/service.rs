@@ -18,7 +18,7 @@ use super::{
     body::Limits,
     catalogue,
     health::Counters,
-    ledger::Ledger,
+    ledger::{self, Ledger, store::Limits as LedgerLimits},
     origins::Origins,
     overrides::{OverrideError, Overrides},
     quarantine::Quarantine,
@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// How a trouble of the ledger begins, so that it is known again when it is over.
-pub(super) const LEDGER_TROUBLE: &str = "usage is not recorded: ";
+const LEDGER_TROUBLE: &str = "usage is not recorded: ";
 
 /// Whether and how requests are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -317,10 +317,10 @@ impl Service {
     }
 
     /// Says what keeps usage from being recorded, unless something else is said already; `None`: that is over.
-    pub fn set_ledger_trouble(&self, trouble: Option<&str>) {
+    fn set_ledger_trouble(&self, trouble: Option<&str>) {
         let changed = self.state.send_if_modified(|now| {
             let next = match (&*now, trouble) {
-                (State::Ready, Some(trouble)) => State::Degraded(trouble.to_owned()),
+                (State::Ready, Some(trouble)) => State::Degraded(format!("{LEDGER_TROUBLE}{trouble}")),
                 (State::Degraded(why), None) if why.starts_with(LEDGER_TROUBLE) => State::Ready,
                 (State::Ready | State::Degraded(_) | State::ConfigError(_) | State::Stopping, _) => return false,
             };
@@ -521,5 +521,20 @@ impl Service {
     /// Says so.
     pub fn begin_closing(&self) {
         self.closing.send_replace(true);
+    }
+}
+
+impl ledger::Owner for Service {
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn limits(&self) -> LedgerLimits {
+        let usage = &self.live().settings.usage;
+        LedgerLimits { keep: usage.keep, rows_max: usage.rows_max }
+    }
+
+    fn trouble(&self, trouble: Option<&str>) {
+        self.set_ledger_trouble(trouble);
     }
 }
