@@ -171,7 +171,9 @@ struct Follower {
 impl Follower {
     /// One that misses nothing any more.
     fn start(home: &Home, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_codex-proxyctl"));
+        // A shell that starts the tests in the background has them, and so their children, ignore Ctrl-C.
+        let mut command = Command::new("/usr/bin/env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_codex-proxyctl")]);
         home.isolate(&mut command);
         command.args(["incidents", "follow"]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
