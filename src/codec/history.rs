@@ -55,27 +55,31 @@ pub fn part_path(item: usize, key: &str, part: usize) -> String {
 
 /// Which output belongs to which call.
 #[derive(Debug, Default)]
-pub struct Pairs {
+pub struct Pairs<'r> {
     /// By item of a call: its id on the wire, and the item of its output.
-    pub calls: BTreeMap<usize, (String, Option<usize>)>,
+    pub calls: BTreeMap<usize, (Cow<'r, str>, Option<usize>)>,
     /// Items of outputs that belong to a call.
     pub paired: BTreeSet<usize>,
 }
 
-impl Pairs {
+impl<'r> Pairs<'r> {
     /// Gives every call an id of its own, in the wire's shape, and finds its output: the outputs of an id belong to the
     /// calls of that id in order. `wire_id` must depend on the id alone, so that it is the same in every request.
-    pub fn of(input: &[Item<'_>], wire_id: impl Fn(&str) -> String, losses: &mut Losses) -> Self {
+    pub fn of(
+        input: &'r [Item<'_>],
+        wire_id: impl for<'i> Fn(Cow<'i, str>) -> Cow<'i, str>,
+        losses: &mut Losses,
+    ) -> Self {
         let mut this = Self::default();
         let mut waiting: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
         let mut used = BTreeSet::new();
         for (i, item) in input.iter().enumerate() {
             match item {
                 Item::Call { call_id, .. } => {
-                    let mut id = wire_id(call_id);
+                    let mut id = wire_id(Cow::Borrowed(call_id));
                     let mut nth = 2;
                     while !used.insert(id.clone()) {
-                        id = wire_id(&format!("{call_id}_{nth}"));
+                        id = wire_id(Cow::Owned(format!("{call_id}_{nth}")));
                         nth += 1;
                     }
                     if nth > 2 {
@@ -113,6 +117,11 @@ pub fn arguments<'r>(kind: ToolKind, input: &'r LazyText<'_>) -> Result<(Cow<'r,
             None => Ok((raw(custom::wrap(input)?)?, false)),
         },
     }
+}
+
+/// An id that every wire takes as it is.
+pub fn same_id(id: Cow<'_, str>) -> Cow<'_, str> {
+    id
 }
 
 /// The text as raw JSON, if it is an object.

@@ -22,9 +22,9 @@ use super::{
     wire,
 };
 use crate::{
-    codec::{EncodeError, Encoded, Target, custom, names::Names},
+    codec::{EncodeError, Encoded, Target, custom, history::Losses, names::Names},
     model::{
-        request::{CallableTool, Format, Loss, LossAction, Request, Tool, ToolChoice, ToolKind, ToolRef},
+        request::{CallableTool, Format, Request, Tool, ToolChoice, ToolKind, ToolRef},
         text::LazyText,
     },
 };
@@ -108,18 +108,6 @@ pub fn encode_request(request: &Request<'_>, target: &Target) -> Result<Encoded<
 /// half a body.
 fn cannot_write(error: serde_json::Error) -> EncodeError {
     EncodeError::Unsupported { path: "input".into(), why: format!("cannot be written as JSON: {error}") }
-}
-
-#[derive(Default)]
-struct Losses(Vec<Loss>);
-
-impl Losses {
-    fn drop(&mut self, path: impl Into<String>, why: &'static str) {
-        self.0.push(Loss { path: path.into(), action: LossAction::Drop, why });
-    }
-    fn approximate(&mut self, path: impl Into<String>, why: &'static str) {
-        self.0.push(Loss { path: path.into(), action: LossAction::Approximate, why });
-    }
 }
 
 // ---- thinking ----

@@ -1,14 +1,11 @@
 //! The conversation: items → messages. PURE.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet, VecDeque},
-};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::{Losses, Switch, cannot_write, raw};
+use super::{Switch, cannot_write, raw};
 use crate::{
     codec::{
         EncodeError, Target,
@@ -18,7 +15,11 @@ use crate::{
             wire,
         },
         custom,
-        names::{Names, fnv1a},
+        history::{
+            EMPTY_RESULT, INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, part_path, path,
+            short_id,
+        },
+        names::Names,
     },
     model::{
         request::{Item, Part, Request, Role, ToolKind},
@@ -26,15 +27,6 @@ use crate::{
     },
 };
 
-/// Opens instructions that come as the user's words.
-const INSTRUCTIONS_LEAD: &str = "[instructions of the program you work in, not of the user]";
-
-/// Stands for the result of a call that has none.
-pub(super) const NO_RESULT: &str = "No result: the call was interrupted.";
-/// Stands for a result without text.
-pub(super) const EMPTY_RESULT: &str = "(no output)";
-/// Stands for a picture that the model cannot see.
-pub(super) const NO_PICTURE: &str = "[a picture was left out: the model takes none]";
 /// Stands in a result for its pictures, which follow.
 pub(super) const PICTURE_BELOW: &str = "[picture: see the next user message]";
 /// Introduces the pictures of tool results.
@@ -54,10 +46,7 @@ pub(super) struct Conversation<'r, 'a, 'l> {
     stored: BTreeMap<usize, Stored<'r>>,
     /// By call id: what must come back on the call.
     extras: BTreeMap<String, &'r RawValue>,
-    /// By item of a call: its id on the wire, and the item of its output.
-    calls: BTreeMap<usize, (Cow<'r, str>, Option<usize>)>,
-    /// Items of outputs that belong to a call.
-    paired: BTreeSet<usize>,
+    pairs: Pairs<'r>,
     messages: Vec<wire::Message<'r>>,
     /// Text of the one system message that opens the conversation.
     front: Vec<LazyText<'r>>,
@@ -76,6 +65,8 @@ struct Turn {
 
 impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
     pub(super) fn new(request: &'r Request<'a>, target: &'r Target, names: &'r Names, losses: &'l mut Losses) -> Self {
+        let shape = target.dialect.call_ids;
+        let pairs = Pairs::of(&request.input, |id| wire_id(id, shape), losses);
         let mut this = Self {
             target,
             names,
@@ -83,53 +74,14 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             request,
             stored: BTreeMap::new(),
             extras: BTreeMap::new(),
-            calls: BTreeMap::new(),
-            paired: BTreeSet::new(),
+            pairs,
             messages: Vec::new(),
             front: Vec::new(),
             turn: Turn::default(),
             thoughts_missing: None,
         };
-        this.pair();
         this.open_thoughts();
         this
-    }
-
-    /// Gives every call an id of its own, in the host's shape, and finds its output: the outputs of an id belong to the
-    /// calls of that id in order.
-    fn pair(&mut self) {
-        let mut waiting: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
-        let mut used = BTreeSet::new();
-        let request = self.request;
-        for (i, item) in request.input.iter().enumerate() {
-            match item {
-                Item::Call { call_id, .. } => {
-                    let mut id = wire_id(Cow::Borrowed(call_id), self.target.dialect.call_ids);
-                    let mut nth = 2;
-                    while !used.insert(id.clone()) {
-                        id = wire_id(Cow::Owned(format!("{call_id}_{nth}")), self.target.dialect.call_ids);
-                        nth += 1;
-                    }
-                    if nth > 2 {
-                        self.losses.approximate(path(i), "another call has the same id, so it is given its own");
-                    }
-                    self.calls.insert(i, (id, None));
-                    waiting.entry(call_id).or_default().push_back(i);
-                }
-                Item::Output { call_id, .. } => {
-                    let call = waiting.get_mut(&**call_id).and_then(VecDeque::pop_front);
-                    if let Some((_, output)) = call.and_then(|call| self.calls.get_mut(&call)) {
-                        *output = Some(i);
-                        self.paired.insert(i);
-                    }
-                }
-                Item::Message { .. }
-                | Item::Reasoning { .. }
-                | Item::Hosted { .. }
-                | Item::Compaction { .. }
-                | Item::CompactionTrigger => {}
-            }
-        }
     }
 
     fn open_thoughts(&mut self) {
@@ -175,7 +127,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                 }
                 Item::Output { parts, .. } => {
                     self.close_turn()?;
-                    if !self.paired.contains(&i) {
+                    if !self.pairs.paired.contains(&i) {
                         self.losses.approximate(path(i), "it answers no call, so it is told as the user's words");
                         let content = self.orphan(i, parts);
                         self.push_user(i, content);
@@ -267,11 +219,10 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
     }
 
     fn orphan(&mut self, i: usize, parts: &'r [Part<'a>]) -> wire::Content<'r> {
-        const LEAD: &str = "Result of an earlier tool call:";
         match self.user_content(i, "output", parts) {
-            wire::Content::Text(text) => wire::Content::Text(LazyText::join(vec![LEAD.into(), text], "\n")),
+            wire::Content::Text(text) => wire::Content::Text(LazyText::join(vec![ORPHAN_LEAD.into(), text], "\n")),
             wire::Content::Parts(mut parts) => {
-                parts.insert(0, wire::ContentPart::Text { text: LEAD.into() });
+                parts.insert(0, wire::ContentPart::Text { text: ORPHAN_LEAD.into() });
                 wire::Content::Parts(parts)
             }
             wire::Content::Null => wire::Content::Null,
@@ -380,7 +331,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             }
         };
         Ok(wire::ToolCall {
-            id: self.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default(),
+            id: self.pairs.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default(),
             kind: "function",
             function: wire::FunctionCall { name: self.names.wire_name(tool).unwrap_or(&tool.name), arguments },
             extra_content: self.extras.get(&**call_id).copied(),
@@ -392,7 +343,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         let mut pictures = Vec::new();
         let mut pictures_of = None;
         for i in calls {
-            let Some((id, output)) = self.calls.get(i).cloned() else { continue };
+            let Some((id, output)) = self.pairs.calls.get(i).cloned() else { continue };
             let output = output.and_then(|o| Some((o, request.input.get(o)?)));
             let text = match output {
                 Some((o, Item::Output { parts, .. })) => {
@@ -508,14 +459,6 @@ fn picture<'r>(url: &'r LazyText<'_>, detail: Option<&'r str>) -> wire::ContentP
     wire::ContentPart::ImageUrl { image_url: wire::ImageUrl { url: url.as_borrowed(), detail } }
 }
 
-fn path(item: usize) -> String {
-    format!("input[{item}]")
-}
-
-fn part_path(item: usize, key: &str, part: usize) -> String {
-    format!("input[{item}].{key}[{part}]")
-}
-
 /// A call's id in the host's shape, made from the client's id alone, so that it is the same in every request.
 fn wire_id(id: Cow<'_, str>, shape: CallIds) -> Cow<'_, str> {
     let fits = match shape {
@@ -526,13 +469,7 @@ fn wire_id(id: Cow<'_, str>, shape: CallIds) -> Cow<'_, str> {
     if fits {
         return id;
     }
-    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut hash = fnv1a(id.as_bytes(), 0);
-    let mut short = String::new();
-    for _ in 0..9 {
-        short.push(char::from(ALPHABET[(hash % 62) as usize]));
-        hash /= 62;
-    }
+    let short = short_id(&id);
     Cow::Owned(match shape {
         CallIds::Any | CallIds::Alnum9 => short,
         CallIds::UpTo(_) => format!("call_{short}"),

@@ -5,19 +5,17 @@ use std::{borrow::Cow, collections::BTreeMap};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{
-    conversation::{EMPTY_RESULT, NO_RESULT, PICTURE_BELOW},
-    *,
-};
+use super::{conversation::PICTURE_BELOW, *};
 use crate::{
     codec::{
         NativeTools, Protocol,
         chat::{StreamDecoder, dialect::DIALECTS},
+        history::{EMPTY_RESULT, NO_RESULT},
         sse::Frame,
     },
     model::{
         event::{Event, ItemKind},
-        request::{Item, Opaque, Origin, Part, Role},
+        request::{Item, LossAction, Opaque, Origin, Part, Role},
     },
 };
 

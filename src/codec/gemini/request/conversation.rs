@@ -11,7 +11,9 @@ use crate::{
             thoughts::{Mark, Stored, VERSION},
             wire,
         },
-        history::{INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, arguments, part_path, path},
+        history::{
+            INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, arguments, part_path, path, same_id,
+        },
         names::Names,
     },
     model::{
@@ -59,7 +61,7 @@ pub(super) struct Conversation<'r, 'a, 'l> {
     stored: BTreeMap<usize, Stored<'r>>,
     /// By call id: the call's signature.
     signatures: BTreeMap<Cow<'r, str>, Cow<'r, str>>,
-    pairs: Pairs,
+    pairs: Pairs<'r>,
     contents: Vec<wire::Content<'r>>,
     /// What stands before the whole conversation.
     front: Vec<wire::Part<'r>>,
@@ -75,7 +77,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         names: &'r Names,
         losses: &'l mut Losses,
     ) -> Self {
-        let pairs = Pairs::of(&request.input, str::to_owned, losses);
+        let pairs = Pairs::of(&request.input, same_id, losses);
         let mut this = Self {
             target,
             model,
@@ -334,7 +336,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         if !whole {
             self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
         }
-        let id = self.pairs.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default();
+        let id = self.pairs.calls.get(&i).map(|(id, _)| id.clone().into_owned()).unwrap_or_default();
         let call = wire::FunctionCall { id, name: self.name(i), args };
         let thought_signature = self.signatures.remove(&**call_id);
         Ok(wire::Part { function_call: Some(call), thought_signature, ..wire::Part::default() })
@@ -362,7 +364,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     (wire::Outcome::Error(NO_RESULT), Vec::new())
                 }
             };
-            let response = wire::FunctionResponse { id, name: self.name(*i), response, parts: inside };
+            let response = wire::FunctionResponse { id: id.into_owned(), name: self.name(*i), response, parts: inside };
             results.push(wire::Part { function_response: Some(response), ..wire::Part::default() });
         }
         if !behind.is_empty() {

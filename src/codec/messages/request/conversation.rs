@@ -29,7 +29,7 @@ pub(super) struct Conversation<'r, 'a, 'l> {
     target: &'r Target,
     names: &'r Names,
     losses: &'l mut Losses,
-    pairs: Pairs,
+    pairs: Pairs<'r>,
     /// By item: its thoughts, if this target may read them.
     stored: BTreeMap<usize, Stored<'r>>,
     /// Why no thoughts go back at all.
@@ -324,7 +324,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
         }
         Ok(wire::Block::ToolUse {
-            id: self.pairs.calls.get(&i).map(|(id, _)| id.clone()).unwrap_or_default(),
+            id: self.pairs.calls.get(&i).map(|(id, _)| id.clone().into_owned()).unwrap_or_default(),
             name: self.names.wire_name(tool).unwrap_or(&tool.name).to_owned(),
             input,
             cache_control: None,
@@ -344,7 +344,12 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     (wire::ResultContent::Text(NO_RESULT.into()), Some(true))
                 }
             };
-            results.push(wire::Block::ToolResult { tool_use_id: id, content, is_error, cache_control: None });
+            results.push(wire::Block::ToolResult {
+                tool_use_id: id.into_owned(),
+                content,
+                is_error,
+                cache_control: None,
+            });
         }
         self.push(wire::Role::User, results);
     }
@@ -407,7 +412,7 @@ fn behind(text: Cow<'_, str>, at: usize) -> Cow<'_, str> {
 }
 
 /// A call's id as this protocol takes it (`^[a-zA-Z0-9_-]+$`), made from the client's id alone.
-fn wire_id(id: &str) -> String {
+fn wire_id(id: Cow<'_, str>) -> Cow<'_, str> {
     let fits = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-    if fits { id.to_owned() } else { format!("call_{}", short_id(id)) }
+    if fits { id } else { Cow::Owned(format!("call_{}", short_id(&id))) }
 }
