@@ -1,6 +1,6 @@
 //! Requests as the real client sends them (`tests/golden/requests/<case>/responses.json`, its own prompt and tool
 //! descriptions replaced by placeholders) and others made by hand, in the words of hosts that differ most, with what was
-//! lost on the way in `losses.txt` (Chat Completions) and `messages.losses.txt`. `codec_gemini.rs` has those for Gemini.
+//! lost on the way in `losses.txt` (Chat Completions), `messages.losses.txt` and `gemini.losses.txt`.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use codex_proxy::{
     codec::{
         EncodeError, Encoded, NativeTools, Protocol, Target,
         chat::{self, dialect::Dialect},
-        messages,
+        gemini, messages,
         names::Names,
         responses::request::{Decoded, decode_request},
         seal::Sealer,
@@ -18,6 +18,7 @@ use codex_proxy::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::codec_gemini::{check_contents, check_signatures};
 use crate::support::golden::{Differences, cases};
 
 /// Whose words a request is put into.
@@ -30,12 +31,15 @@ struct Column {
     accepts_images: bool,
 }
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 8] = [
     Column { protocol: Protocol::Chat, name: "openai", model: "gpt-4.1", accepts_images: true },
     Column { protocol: Protocol::Chat, name: "deepseek", model: "deepseek-v4-pro", accepts_images: false },
     Column { protocol: Protocol::Chat, name: "mistral", model: "devstral-medium", accepts_images: true },
     Column { protocol: Protocol::Messages, name: "opus", model: "claude-opus-5-5", accepts_images: true },
     Column { protocol: Protocol::Messages, name: "haiku", model: "claude-haiku-4-5", accepts_images: false },
+    Column { protocol: Protocol::Gemini, name: "gemini-3.8-flash", model: "gemini-3.8-flash", accepts_images: true },
+    Column { protocol: Protocol::Gemini, name: "gemini-2.5-pro", model: "gemini-2.5-pro", accepts_images: true },
+    Column { protocol: Protocol::Gemini, name: "gemini-4-argon", model: "gemini-4-argon", accepts_images: false },
 ];
 
 impl Column {
@@ -57,7 +61,8 @@ impl Column {
         match self.protocol {
             Protocol::Chat => chat::encode_request(request, &target),
             Protocol::Messages => messages::encode_request(request, &target),
-            Protocol::Gemini | Protocol::Responses => unreachable!("they are kept elsewhere"),
+            Protocol::Gemini => gemini::encode_request(request, &target),
+            Protocol::Responses => unreachable!("it is relayed"),
         }
     }
 
@@ -66,7 +71,14 @@ impl Column {
         match self.protocol {
             Protocol::Chat => check_pairing(body["messages"].as_array().unwrap()),
             Protocol::Messages => check_alternation(body["messages"].as_array().unwrap()),
-            Protocol::Gemini | Protocol::Responses => unreachable!("they are kept elsewhere"),
+            Protocol::Gemini => {
+                check_contents(body);
+                // Older models go on without.
+                if self.name != "gemini-2.5-pro" {
+                    check_signatures(body);
+                }
+            }
+            Protocol::Responses => unreachable!("it is relayed"),
         }
     }
 }
@@ -86,7 +98,7 @@ fn requests_are_said_as_kept_and_losses_are_listed() {
         let Decoded { request, losses, .. } =
             decode_request(&body, &sealer).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
         let mut chat = format!("read\n{}", lines(&losses));
-        let mut messages = String::new();
+        let (mut messages, mut gemini) = (String::new(), String::new());
         for column in COLUMNS {
             let encoded = column.encode(&request).unwrap();
             let again = column.encode(&request).unwrap();
@@ -97,7 +109,8 @@ fn requests_are_said_as_kept_and_losses_are_listed() {
             let (protocol, all) = match column.protocol {
                 Protocol::Chat => ("chat", &mut chat),
                 Protocol::Messages => ("messages", &mut messages),
-                Protocol::Gemini | Protocol::Responses => unreachable!("they are kept elsewhere"),
+                Protocol::Gemini => ("gemini", &mut gemini),
+                Protocol::Responses => unreachable!("it is relayed"),
             };
             differences.compare(&case.join(format!("{protocol}.{}.json", column.name)), &pretty);
             let gap = if all.is_empty() { "" } else { "\n" };
@@ -105,20 +118,21 @@ fn requests_are_said_as_kept_and_losses_are_listed() {
         }
         differences.compare(&case.join("losses.txt"), &chat);
         differences.compare(&case.join("messages.losses.txt"), &messages);
+        differences.compare(&case.join("gemini.losses.txt"), &gemini);
     }
     differences.none();
 }
 
 /// A conversation as JSON items, with the markers that stand in it in order. A marker is text found nowhere else.
 #[derive(Debug, Clone)]
-struct Conversation {
-    items: Vec<Value>,
+pub(crate) struct Conversation {
+    pub(crate) items: Vec<Value>,
     /// Path of the item or part, and the marker.
     markers: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone)]
-enum Turn {
+pub(crate) enum Turn {
     User { image: bool },
     Developer,
     Assistant { phase: bool },
@@ -129,7 +143,7 @@ enum Turn {
     Hosted,
 }
 
-fn turns() -> impl Strategy<Value = Vec<Turn>> {
+pub(crate) fn turns() -> impl Strategy<Value = Vec<Turn>> {
     let turn = prop_oneof![
         any::<bool>().prop_map(|image| Turn::User { image }),
         Just(Turn::Developer),
@@ -144,7 +158,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
     proptest::collection::vec(turn, 0..10)
 }
 
-fn conversation(turns: &[Turn], sealer: &Sealer) -> Conversation {
+pub(crate) fn conversation(turns: &[Turn], sealer: &Sealer) -> Conversation {
     let mut talk = Conversation { items: Vec::new(), markers: Vec::new() };
     let mut call = 0;
     for turn in turns {
@@ -158,7 +172,7 @@ fn conversation(turns: &[Turn], sealer: &Sealer) -> Conversation {
                 let text = mark(&mut talk, ".content[0]");
                 let mut parts = vec![json!({"type": "input_text", "text": text})];
                 if *image {
-                    let url = format!("https://example.invalid/{}", mark(&mut talk, ".content[1]"));
+                    let url = format!("https://example.invalid/{}.png", mark(&mut talk, ".content[1]"));
                     parts.push(json!({"type": "input_image", "image_url": url}));
                 }
                 talk.items.push(json!({"role": "user", "content": parts}));

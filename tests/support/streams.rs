@@ -8,7 +8,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use codex_proxy::{
     codec::{
-        DecodeError, chat, messages,
+        DecodeError, chat, gemini, messages,
         sse::{Frame, Framer},
     },
     model::{
@@ -96,26 +96,32 @@ macro_rules! decoder {
 }
 decoder!(chat::StreamDecoder);
 decoder!(messages::StreamDecoder);
+decoder!(gemini::StreamDecoder);
 
 /// Decodes a stream that comes in these pieces, as `proxy/exchange.rs` does, and says how much was skipped.
 pub fn decode(mut decoder: impl Decoder, pieces: &[&[u8]]) -> (Vec<Event>, u64) {
-    let mut framer = Framer::default();
     let mut events = Vec::new();
+    let cut = feed(&mut decoder, pieces, &mut events);
+    let skipped = decoder.skipped();
+    decoder.finish(cut, &mut events);
+    (events, skipped)
+}
+
+/// Feeds a stream that comes in these pieces, and says why it broke off, if it did.
+pub fn feed(decoder: &mut impl Decoder, pieces: &[&[u8]], events: &mut Vec<Event>) -> Option<Failure> {
+    let mut framer = Framer::default();
     let mut run = || -> Result<(), DecodeError> {
         for piece in pieces {
-            framer.feed(piece, |frame| decoder.feed(&frame, &mut events))?;
+            framer.feed(piece, |frame| decoder.feed(&frame, events))?;
         }
-        std::mem::take(&mut framer).finish(|frame| decoder.feed(&frame, &mut events))
+        std::mem::take(&mut framer).finish(|frame| decoder.feed(&frame, events))
     };
-    let cut = run().err().map(|error| match error {
+    run().err().map(|error| match error {
         DecodeError::Upstream(failure) => failure,
         DecodeError::Malformed { .. } | DecodeError::TooLarge { .. } => {
             Failure::new(FailureKind::Upstream, error.to_string())
         }
-    });
-    let skipped = decoder.skipped();
-    decoder.finish(cut, &mut events);
-    (events, skipped)
+    })
 }
 
 fn written(events: &[Event], skipped: u64) -> String {
@@ -188,12 +194,16 @@ pub fn check_truncation(
     }
 }
 
-/// A whole body that is cut at any byte gives a lawful answer.
+/// A whole body that is cut at any byte gives a lawful answer, which is not complete unless it was a stream after all.
 pub fn check_whole_truncation(cases: &[Case], decode: impl Fn(&Case, &[u8]) -> Vec<Event>) {
     for case in cases.iter().filter(|case| case.whole) {
-        for end in 0..case.body.len() {
-            let events = decode(case, &case.body[..end]);
+        for end in 0..case.body.trim_ascii_end().len() {
+            let kept = &case.body[..end];
+            let events = decode(case, kept);
             grammar::check(&events).unwrap_or_else(|violation| panic!("{} at {end}: {violation}", case.name));
+            let complete = matches!(events.last(), Some(Event::End(End::Complete)));
+            let is_stream = ["data:", "event:"].iter().any(|field| kept.starts_with(field.as_bytes()));
+            assert!(is_stream || !complete, "{} at {end}: complete", case.name);
         }
     }
 }
