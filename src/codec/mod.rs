@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod answer;
 pub mod chat;
 pub mod custom;
 pub mod demo;

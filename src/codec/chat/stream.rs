@@ -26,11 +26,12 @@ use super::{
 };
 use crate::{
     codec::{
-        ANSWER_BYTES_MAX, DecodeError, THOUGHTS_BYTES_MAX, Target,
-        error::{failure_in_stream, is_html},
+        DecodeError, Target,
+        answer::{Answer, Finish, Whole, cut_off, each_frame, failure_of},
+        error::failure_in_stream,
         json::{borrowed, number_of, text_of, why},
         names::Names,
-        sse::{Frame, Framer},
+        sse::Frame,
     },
     model::{
         event::{End, Event, IncompleteReason, ItemKey, ItemKind},
@@ -45,16 +46,10 @@ use crate::{
 pub struct StreamDecoder {
     target: Target,
     names: Names,
-    seed: String,
-    input_bytes: u64,
-    started: bool,
-    done: bool,
-    /// The host said how the answer ended.
-    finish: Option<Finish>,
+    answer: Answer,
     /// The host may have meant that it ended: counts only if the input ends in order.
     presumed: bool,
     splitter: Splitter,
-    items: u32,
     thoughts: Option<Thoughts>,
     /// Some thoughts have been shown.
     thought: bool,
@@ -63,10 +58,6 @@ pub struct StreamDecoder {
     message: Option<ItemKey>,
     calls: Vec<Call>,
     usage: Option<Usage>,
-    text_bytes: u64,
-    thought_bytes: u64,
-    kept_bytes: u64,
-    skipped: u64,
 }
 
 /// An open reasoning item.
@@ -80,14 +71,6 @@ struct Thoughts {
     extras: BTreeMap<String, Box<RawValue>>,
 }
 
-/// How the host said the answer ended.
-#[derive(Debug, Clone, PartialEq)]
-enum Finish {
-    Complete,
-    Incomplete(IncompleteReason),
-    Failed(FailureKind, &'static str),
-}
-
 impl StreamDecoder {
     /// A decoder for one answer.
     ///
@@ -98,40 +81,20 @@ impl StreamDecoder {
             splitter: Splitter::new(target.dialect.thoughts_unopened),
             target: target.clone(),
             names,
-            seed: seed.to_owned(),
-            input_bytes,
-            started: false,
-            done: false,
-            finish: None,
+            answer: Answer::new(seed, input_bytes),
             presumed: false,
-            items: 0,
             thoughts: None,
             thought: false,
             unopened: String::new(),
             message: None,
             calls: Vec::new(),
             usage: None,
-            text_bytes: 0,
-            thought_bytes: 0,
-            kept_bytes: 0,
-            skipped: 0,
         }
     }
 
     /// Takes the next frame and appends what it says to `out`. After an error, call [`Self::finish`].
     pub fn feed(&mut self, frame: &Frame<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let data = frame.data.trim();
-        if self.done || data.is_empty() {
-            self.skipped += u64::from(self.done);
-            return Ok(());
-        }
-        if data == "[DONE]" {
-            self.done = true;
-            return Ok(());
-        }
-        if is_html(data) {
-            return Err(DecodeError::Upstream(failure_in_stream(data)));
-        }
+        let Some(data) = self.answer.data(frame, failure_in_stream)? else { return Ok(()) };
         if !data.starts_with('{') {
             return self.odd_frame(frame.event, data);
         }
@@ -154,17 +117,17 @@ impl StreamDecoder {
 
     /// True once the host has said how the answer ended; only its usage may follow.
     pub fn end_announced(&self) -> bool {
-        self.finish.is_some()
+        self.answer.finish.is_some()
     }
 
     /// True once `[DONE]` was seen; nothing of worth follows.
     pub fn done(&self) -> bool {
-        self.done
+        self.answer.done
     }
 
     /// How many frames, choices and finish reasons were not understood and skipped.
     pub fn skipped(&self) -> u64 {
-        self.skipped
+        self.answer.skipped
     }
 
     /// The end of input. `cut`: why it ended early, if it did. Appends the missing closes, usage, and the one `End`.
@@ -173,9 +136,9 @@ impl StreamDecoder {
     /// it did not announce never is.
     pub fn finish(mut self, cut: Option<Failure>, out: &mut Vec<Event>) {
         let flushed = self.flush_text(out);
-        let end = match (self.finish.take(), cut) {
-            (Some(finish), _) => self.announced(finish),
-            (None, Some(failure)) if !self.done => End::Failed(failure),
+        let end = match (self.answer.finish.take(), cut) {
+            (Some(finish), _) => finish.end(),
+            (None, Some(failure)) if !self.answer.done => End::Failed(failure),
             // What breaks behind the end mark is no part of the answer.
             (None, _) => self.unannounced(),
         };
@@ -189,9 +152,9 @@ impl StreamDecoder {
         let complete = end == End::Complete;
         let failed = matches!(end, End::Failed(_));
         if !failed {
-            self.start("", out);
+            self.answer.start("", out);
         }
-        if self.started && !failed {
+        if self.answer.started() && !failed {
             self.unspoken_thoughts(out);
             // Calls that have a name but never had arguments.
             for i in 0..self.calls.len() {
@@ -201,34 +164,20 @@ impl StreamDecoder {
         self.close_thoughts(complete, out);
         self.close_message(complete, out);
         self.close_calls(complete, failed, out);
-        if self.started {
-            let estimate = || (!failed).then(|| Usage::estimate(self.input_bytes, self.text_bytes, self.thought_bytes));
-            out.extend(self.usage.or_else(estimate).map(Event::Usage));
-        }
-        out.push(Event::End(end));
-    }
-
-    fn announced(&self, finish: Finish) -> End {
-        match finish {
-            Finish::Complete => End::Complete,
-            Finish::Incomplete(reason) => End::Incomplete(reason),
-            Finish::Failed(kind, message) => End::Failed(Failure::new(kind, message)),
-        }
+        self.answer.end(end, self.usage, out);
     }
 
     /// The input ended properly, but no finish reason came.
     fn unannounced(&self) -> End {
         let half_a_call = self.calls.iter().any(|call| call.arguments.so_far.begun && !call.arguments.so_far.complete);
-        if (self.done || self.presumed) && !half_a_call && (self.said_something() || self.usage.is_some()) {
+        if (self.answer.done || self.presumed) && !half_a_call && (self.said_something() || self.usage.is_some()) {
             return End::Complete;
         }
-        let message =
-            if self.said_something() { "The provider's answer was cut off." } else { "The provider sent no answer." };
-        End::Failed(Failure::new(FailureKind::Upstream, message))
+        End::Failed(cut_off(self.said_something()))
     }
 
     fn said_something(&self) -> bool {
-        self.items > 0 || !self.calls.is_empty()
+        self.answer.has_items() || !self.calls.is_empty()
     }
 
     /// Frames that are no JSON object.
@@ -237,26 +186,20 @@ impl StreamDecoder {
         if event == Some("error") || (data.starts_with('[') && data.contains("\"error\"")) {
             return Err(DecodeError::Upstream(failure_in_stream(data)));
         }
-        match serde_json::from_str::<serde::de::IgnoredAny>(data) {
-            Ok(_) => {
-                self.skipped += 1;
-                Ok(())
-            }
-            Err(_) => Err(DecodeError::Malformed { what: "a chunk is not JSON".into() }),
-        }
+        self.answer.odd(data, "a chunk")
     }
 
     fn chunk(&mut self, chunk: &wire::Chunk<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
         if chunk.model.is_none() && chunk.choices.is_none() && chunk.usage.is_none() && chunk.x_groq.is_none() {
-            self.skipped += 1;
+            self.answer.skipped += 1;
             return Ok(());
         }
-        self.start(&chunk.model.and_then(text_of).unwrap_or_default(), out);
+        self.answer.start(&chunk.model.and_then(text_of).unwrap_or_default(), out);
         let choices = chunk.choices.as_deref().unwrap_or_default();
         for choice in choices {
             // Only one is ever asked for.
             if choice.index.and_then(number_of).unwrap_or(0) != 0 {
-                self.skipped += 1;
+                self.answer.skipped += 1;
                 continue;
             }
             self.choice(choice, out)?;
@@ -268,16 +211,15 @@ impl StreamDecoder {
     }
 
     fn choice(&mut self, choice: &wire::Choice<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let so_far = |this: &Self| (this.text_bytes, this.thought_bytes, this.kept_bytes, this.calls.len());
+        let so_far =
+            |this: &Self| (this.answer.text_bytes, this.answer.thought_bytes, this.answer.kept_bytes, this.calls.len());
         let before = so_far(self);
         // Some hosts repeat the whole message in the last chunk.
         let message = choice.message.as_ref().filter(|_| !self.said_something());
         if let Some(delta) = choice.delta.as_ref().or(message) {
             self.delta(delta, out)?;
         }
-        if self.text_bytes > ANSWER_BYTES_MAX as u64 {
-            return Err(DecodeError::TooLarge { what: "an answer", bytes_max: ANSWER_BYTES_MAX });
-        }
+        self.answer.fits()?;
         if let Some(usage) = choice.usage {
             self.count(usage);
         }
@@ -293,7 +235,7 @@ impl StreamDecoder {
         if reason.eq_ignore_ascii_case("null") {
             return Ok(());
         }
-        self.finish = Some(self.reason(&reason));
+        self.answer.finish = Some(self.reason(&reason));
         Ok(())
     }
 
@@ -320,7 +262,7 @@ impl StreamDecoder {
             }
             // A word we do not know, from a host that says it has finished: believed, and counted.
             _ => {
-                self.skipped += 1;
+                self.answer.skipped += 1;
                 Finish::Complete
             }
         }
@@ -338,7 +280,7 @@ impl StreamDecoder {
                         self.answer_part(&part, out)?;
                     }
                 }
-                Some(_) | None => self.skipped += 1,
+                Some(_) | None => self.answer.skipped += 1,
             }
         }
         if let Some(refusal) = delta.refusal.and_then(text_of) {
@@ -364,7 +306,7 @@ impl StreamDecoder {
         match &part.text {
             Some(text) => self.content(text, out),
             None => {
-                self.skipped += u64::from(part.thinking.is_none() && part.refusal.is_none());
+                self.answer.skipped += u64::from(part.thinking.is_none() && part.refusal.is_none());
                 Ok(())
             }
         }
@@ -387,7 +329,7 @@ impl StreamDecoder {
         };
         let Some(details) = delta.reasoning_details else { return Ok(()) };
         let Ok(entries) = serde_json::from_str::<Vec<serde_json::Map<String, serde_json::Value>>>(details.get()) else {
-            self.skipped += 1;
+            self.answer.skipped += 1;
             return Ok(());
         };
         for entry in entries {
@@ -444,16 +386,7 @@ impl StreamDecoder {
         if show && !shown.is_empty() {
             self.show_thought(shown, false, out)?;
         }
-        self.keep(encrypted)
-    }
-
-    /// Counts bytes that are kept unseen until they go back.
-    fn keep(&mut self, bytes: usize) -> Result<(), DecodeError> {
-        self.kept_bytes += bytes as u64;
-        if self.kept_bytes > THOUGHTS_BYTES_MAX as u64 {
-            return Err(DecodeError::TooLarge { what: "the thoughts of an answer", bytes_max: THOUGHTS_BYTES_MAX });
-        }
-        Ok(())
+        self.answer.keep(encrypted)
     }
 
     fn think(&mut self, text: &str, field: Field, out: &mut Vec<Event>) -> Result<(), DecodeError> {
@@ -465,10 +398,7 @@ impl StreamDecoder {
     }
 
     fn show_thought(&mut self, delta: String, keep: bool, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        self.thought_bytes += delta.len() as u64;
-        if self.thought_bytes > THOUGHTS_BYTES_MAX as u64 {
-            return Err(DecodeError::TooLarge { what: "the thoughts of an answer", bytes_max: THOUGHTS_BYTES_MAX });
-        }
+        self.answer.thought(delta.len())?;
         if let Some(thoughts) = &mut self.thoughts {
             if keep {
                 thoughts.text.push_str(&delta);
@@ -482,12 +412,10 @@ impl StreamDecoder {
         if self.thoughts.is_none() {
             self.close_message(true, out);
         }
-        let items = &mut self.items;
+        let answer = &mut self.answer;
         self.thought = true;
         self.thoughts.get_or_insert_with(|| {
-            let item = ItemKey(*items);
-            *items += 1;
-            out.push(Event::ItemOpen { item, kind: ItemKind::Reasoning });
+            let item = answer.open(ItemKind::Reasoning, out);
             Thoughts { item, field, tag: 0, text: String::new(), details: Vec::new(), extras: BTreeMap::new() }
         })
     }
@@ -536,10 +464,10 @@ impl StreamDecoder {
     /// Text that began inside a thought and never left it, in an answer that is nothing else, was no thought.
     fn unspoken_thoughts(&mut self, out: &mut Vec<Event>) {
         let only_thoughts = self.target.dialect.thoughts_unopened && self.splitter.is_inside();
-        if only_thoughts && self.text_bytes == 0 && self.calls.is_empty() && !self.unopened.is_empty() {
+        if only_thoughts && self.answer.text_bytes == 0 && self.calls.is_empty() && !self.unopened.is_empty() {
             self.close_thoughts(true, out);
             let text = std::mem::take(&mut self.unopened);
-            self.thought_bytes = 0;
+            self.answer.thought_bytes = 0;
             self.say(text, out);
         }
     }
@@ -561,7 +489,7 @@ impl StreamDecoder {
     }
 
     fn flush_text(&mut self, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        if !self.started {
+        if !self.answer.started() {
             return Ok(());
         }
         let mut splitter = std::mem::replace(&mut self.splitter, Splitter::new(false));
@@ -590,14 +518,14 @@ impl StreamDecoder {
         if delta.is_empty() {
             return;
         }
-        self.text_bytes += delta.len() as u64;
+        self.answer.text_bytes += delta.len() as u64;
         let item = self.open_message(out);
         out.push(Event::Text { item, delta });
     }
 
     fn refusal(&mut self, text: &str, out: &mut Vec<Event>) {
         if !text.is_empty() {
-            self.text_bytes += text.len() as u64;
+            self.answer.text_bytes += text.len() as u64;
             let item = self.open_message(out);
             out.push(Event::Refusal { item, delta: text.to_owned() });
         }
@@ -608,9 +536,8 @@ impl StreamDecoder {
             return item;
         }
         self.close_thoughts(true, out);
-        let item = self.next_item();
+        let item = self.answer.open(ItemKind::Message { phase: None }, out);
         self.message = Some(item);
-        out.push(Event::ItemOpen { item, kind: ItemKind::Message { phase: None } });
         item
     }
 
@@ -622,22 +549,10 @@ impl StreamDecoder {
 
     // ---- the rest ----
 
-    fn start(&mut self, model: &str, out: &mut Vec<Event>) {
-        if !self.started {
-            self.started = true;
-            out.push(Event::Start { model: model.to_owned() });
-        }
-    }
-
-    fn next_item(&mut self) -> ItemKey {
-        self.items += 1;
-        ItemKey(self.items - 1)
-    }
-
     /// Token counts; hosts that send them in every chunk mean the last.
     fn count(&mut self, raw: &RawValue) {
         let Ok(counted) = serde_json::from_str::<wire::Usage>(raw.get()) else {
-            self.skipped += 1;
+            self.answer.skipped += 1;
             return;
         };
         let first = |a: Option<u64>, b: Option<u64>| a.filter(|n| *n > 0).or(b).unwrap_or(0);
@@ -678,24 +593,12 @@ pub fn decode_whole(target: &Target, names: Names, seed: &str, input_bytes: u64,
 }
 
 fn whole(decoder: &mut StreamDecoder, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
-    if body.len() > ANSWER_BYTES_MAX {
-        return Err(DecodeError::TooLarge { what: "an answer", bytes_max: ANSWER_BYTES_MAX });
+    match Whole::of(body)? {
+        Whole::Frames(text) => each_frame(text, |frame| decoder.feed(frame, out)),
+        Whole::Text("") => Ok(()),
+        Whole::Text(text) if text.starts_with('{') => object(decoder, text, 0, out),
+        Whole::Text(text) => Err(DecodeError::Upstream(failure_in_stream(text))),
     }
-    let text =
-        std::str::from_utf8(body).map_err(|_| DecodeError::Malformed { what: "the answer is not UTF-8".into() })?;
-    let text = text.trim_start_matches('\u{feff}').trim();
-    if ["data:", "event:", ":", "id:", "retry:"].iter().any(|field| text.starts_with(field)) {
-        let mut framer = Framer::default();
-        framer.feed(text.as_bytes(), |frame| decoder.feed(&frame, out))?;
-        return framer.finish(|frame| decoder.feed(&frame, out));
-    }
-    if text.is_empty() {
-        return Ok(());
-    }
-    if !text.starts_with('{') {
-        return Err(DecodeError::Upstream(failure_in_stream(text)));
-    }
-    object(decoder, text, 0, out)
 }
 
 fn object(decoder: &mut StreamDecoder, text: &str, depth: u8, out: &mut Vec<Event>) -> Result<(), DecodeError> {
@@ -716,7 +619,7 @@ fn object(decoder: &mut StreamDecoder, text: &str, depth: u8, out: &mut Vec<Even
     }
     decoder.chunk(&chunk, out)?;
     // A whole body has not been cut, whether or not it says why it ended.
-    decoder.done = true;
+    decoder.answer.done = true;
     Ok(())
 }
 
@@ -733,16 +636,6 @@ fn error_in(chunk: &wire::Chunk<'_>, text: &str) -> Option<Failure> {
     let plain =
         chunk.choices.is_none() && (chunk.detail.is_some() || (chunk.message.is_some() && chunk.data.is_none()));
     (is(chunk.object, "error") || is(chunk.kind, "error") || refused || plain).then(|| failure_in_stream(text))
-}
-
-/// A failure for an error of ours about what the host sent.
-fn failure_of(error: DecodeError) -> Failure {
-    match error {
-        DecodeError::Upstream(failure) => failure,
-        DecodeError::Malformed { .. } | DecodeError::TooLarge { .. } => {
-            Failure::new(FailureKind::Upstream, format!("The provider's answer cannot be read: {error}."))
-        }
-    }
 }
 
 /// The text in a string, or in an object or array that holds text somewhere (`{"text":…}`, `[{"type":"text",…}]`).

@@ -24,11 +24,11 @@ use super::{
 use crate::{
     codec::{
         DecodeError, Target,
-        custom::Unwrapper,
-        error::is_html,
-        json::text_of,
+        answer::{Answer, Finish, Whole, cut_off, each_frame, failure_of, room_for_a_call, unknown_tool},
+        custom,
+        json::{text_of, why},
         names::Names,
-        sse::{Frame, Framer},
+        sse::Frame,
     },
     model::{
         event::{End, Event, IncompleteReason, ItemKey, ItemKind},
@@ -38,15 +38,6 @@ use crate::{
     },
 };
 
-/// Thoughts and signatures of one answer are taken up to this size in bytes.
-pub const THOUGHTS_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// An answer's text and calls are passed on up to this size in bytes. It is also the limit of a body that comes whole.
-pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// More calls than this in one answer are a runaway.
-pub const CALLS_MAX: usize = 512;
-
 /// Longer names of tools are none.
 const NAME_BYTES_MAX: usize = 1024;
 
@@ -55,25 +46,15 @@ const NAME_BYTES_MAX: usize = 1024;
 pub struct StreamDecoder {
     target: Target,
     names: Names,
-    seed: String,
-    input_bytes: u64,
-    started: bool,
-    done: bool,
-    /// The service said how the answer ended.
-    finish: Option<Finish>,
+    answer: Answer,
     /// What the same request is sent with to go on.
     token: Option<String>,
     /// It was the limit of one request that was met, not that of the answer.
     continues: bool,
-    items: u32,
     thoughts: Option<Thoughts>,
     message: Option<Message>,
     calls: Vec<Call>,
     usage: Option<Usage>,
-    text_bytes: u64,
-    thought_bytes: u64,
-    kept_bytes: u64,
-    skipped: u64,
 }
 
 /// An open reasoning item.
@@ -103,14 +84,6 @@ struct Call {
     given: String,
 }
 
-/// How the service said the answer ended.
-#[derive(Debug, Clone, PartialEq)]
-enum Finish {
-    Complete,
-    Incomplete(IncompleteReason),
-    Failed(FailureKind, &'static str),
-}
-
 /// What stopped an answer that can be gone on with: see [`super::continuation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped {
@@ -131,50 +104,26 @@ impl StreamDecoder {
         Self {
             target: target.clone(),
             names,
-            seed: seed.to_owned(),
-            input_bytes,
-            started: false,
-            done: false,
-            finish: None,
+            answer: Answer::new(seed, input_bytes),
             token: None,
             continues: false,
-            items: 0,
             thoughts: None,
             message: None,
             calls: Vec::new(),
             usage: None,
-            text_bytes: 0,
-            thought_bytes: 0,
-            kept_bytes: 0,
-            skipped: 0,
         }
     }
 
     /// Takes the next frame and appends what it says to `out`. After an error, call [`Self::finish`].
     pub fn feed(&mut self, frame: &Frame<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let data = frame.data.trim();
-        if self.done || data.is_empty() {
-            self.skipped += u64::from(self.done);
-            return Ok(());
-        }
-        // Gateways that end every stream so; the service itself does not.
-        if data == "[DONE]" {
-            self.done = true;
-            return Ok(());
-        }
-        if is_html(data) || frame.event == Some("error") {
+        let Some(data) = self.answer.data(frame, failure_in_stream)? else { return Ok(()) };
+        if frame.event == Some("error") {
             return Err(DecodeError::Upstream(failure_in_stream(data)));
         }
         match data.as_bytes().first() {
             Some(b'{') => self.object(data, out),
             Some(b'[') => self.array(data, out),
-            Some(_) | None => match serde_json::from_str::<serde::de::IgnoredAny>(data) {
-                Ok(_) => {
-                    self.skipped += 1;
-                    Ok(())
-                }
-                Err(_) => Err(DecodeError::Malformed { what: "a chunk is not JSON".into() }),
-            },
+            Some(_) | None => self.answer.odd(data, "a chunk"),
         }
     }
 
@@ -182,17 +131,10 @@ impl StreamDecoder {
     /// the service streams without `alt=sse`), an error, a web page, or a stream under a wrong content type. Then call
     /// [`Self::finish`].
     pub fn feed_whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        if body.len() > ANSWER_BYTES_MAX {
-            return Err(DecodeError::TooLarge { what: "an answer", bytes_max: ANSWER_BYTES_MAX });
-        }
-        let text =
-            std::str::from_utf8(body).map_err(|_| DecodeError::Malformed { what: "the answer is not UTF-8".into() })?;
-        let text = text.trim_start_matches('\u{feff}').trim();
-        if ["data:", "event:", ":", "id:", "retry:"].iter().any(|field| text.starts_with(field)) {
-            let mut framer = Framer::default();
-            framer.feed(text.as_bytes(), |frame| self.feed(&frame, out))?;
-            return framer.finish(|frame| self.feed(&frame, out));
-        }
+        let text = match Whole::of(body)? {
+            Whole::Frames(text) => return each_frame(text, |frame| self.feed(frame, out)),
+            Whole::Text(text) => text,
+        };
         match text.as_bytes().first() {
             None => Ok(()),
             Some(b'{') => self.object(text, out),
@@ -203,22 +145,22 @@ impl StreamDecoder {
 
     /// True once the service has said how the answer ended; only its usage may follow.
     pub fn end_announced(&self) -> bool {
-        self.finish.is_some()
+        self.answer.finish.is_some()
     }
 
     /// True once nothing of worth follows. The service has no mark for that, only gateways do.
     pub fn done(&self) -> bool {
-        self.done
+        self.answer.done
     }
 
     /// How many frames, candidates, parts and finish reasons were not understood and skipped.
     pub fn skipped(&self) -> u64 {
-        self.skipped
+        self.answer.skipped
     }
 
     /// Whether the answer ended at a limit of tokens, so that it can be gone on with.
     pub fn stopped(&self) -> Option<Stopped> {
-        match (&self.finish, &self.token) {
+        match (&self.answer.finish, &self.token) {
             (Some(Finish::Incomplete(IncompleteReason::MaxOutputTokens)), None) => Some(Stopped::Limit),
             (Some(Finish::Incomplete(IncompleteReason::MaxOutputTokens)), Some(token)) if self.continues => {
                 Some(Stopped::Token(token.clone()))
@@ -239,25 +181,20 @@ impl StreamDecoder {
     /// <https://github.com/AstrBotDevs/AstrBot/pull/6735>, read 2026-11-21). Told as complete it would end the client's
     /// turn without a word; told as a failure of the provider it is tried again.
     pub fn finish(mut self, cut: Option<Failure>, out: &mut Vec<Event>) {
-        let spoke = self.text_bytes > 0 || !self.calls.is_empty();
-        let end = match (self.finish.take(), cut) {
-            (Some(Finish::Complete), _) if spoke => End::Complete,
-            (Some(Finish::Complete), _) => End::Failed(Failure::new(
+        let spoke = self.answer.text_bytes > 0 || !self.calls.is_empty();
+        let end = match (self.answer.finish.take(), cut) {
+            (Some(Finish::Complete), _) if !spoke => End::Failed(Failure::new(
                 FailureKind::Upstream,
                 "The provider ended its answer without saying anything.",
             )),
-            (Some(Finish::Incomplete(reason)), _) => End::Incomplete(reason),
-            (Some(Finish::Failed(kind, message)), _) => End::Failed(Failure::new(kind, message)),
+            (Some(finish), _) => finish.end(),
             (None, Some(failure)) => End::Failed(failure),
-            (None, None) if self.items > 0 => {
-                End::Failed(Failure::new(FailureKind::Upstream, "The provider's answer was cut off."))
-            }
-            (None, None) => End::Failed(Failure::new(FailureKind::Upstream, "The provider sent no answer.")),
+            (None, None) => End::Failed(cut_off(self.answer.has_items())),
         };
         let complete = end == End::Complete;
         let failed = matches!(end, End::Failed(_));
         if !failed {
-            self.start("", out);
+            self.answer.start("", out);
         }
         self.close_thoughts(complete, out);
         self.close_message(complete, out);
@@ -265,11 +202,7 @@ impl StreamDecoder {
         for call in std::mem::take(&mut self.calls) {
             out.push(Event::ItemClose { item: call.item, whole: !failed });
         }
-        if self.started {
-            let estimate = || (!failed).then(|| Usage::estimate(self.input_bytes, self.text_bytes, self.thought_bytes));
-            out.extend(self.usage.or_else(estimate).map(Event::Usage));
-        }
-        out.push(Event::End(end));
+        self.answer.end(end, self.usage, out);
     }
 
     // ---- frames ----
@@ -284,33 +217,27 @@ impl StreamDecoder {
     }
 
     fn object(&mut self, text: &str, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let chunk: wire::Chunk<'_> = serde_json::from_str(text).map_err(|error| {
-            let what = match error.classify() {
-                serde_json::error::Category::Eof => "it ends early",
-                serde_json::error::Category::Syntax => "not JSON",
-                serde_json::error::Category::Data => "a field of another type",
-                serde_json::error::Category::Io => "not read",
-            };
-            DecodeError::Malformed { what: format!("a chunk is not what it should be ({what})") }
+        let chunk: wire::Chunk<'_> = serde_json::from_str(text).map_err(|error| DecodeError::Malformed {
+            what: format!("a chunk is not what it should be ({})", why(&error)),
         })?;
         if chunk.error.is_some() {
             return Err(DecodeError::Upstream(failure_in_stream(text)));
         }
         if chunk.candidates.is_none() && chunk.usage_metadata.is_none() && chunk.prompt_feedback.is_none() {
-            self.skipped += 1;
+            self.answer.skipped += 1;
             return Ok(());
         }
-        if !self.started {
-            self.start(&chunk.model_version.and_then(text_of).unwrap_or_default(), out);
+        if !self.answer.started() {
+            self.answer.start(&chunk.model_version.and_then(text_of).unwrap_or_default(), out);
         }
         if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason) {
             // Sent again, the same prompt is blocked again, and this is the one end that shows the client our words.
-            self.finish = Some(Finish::Failed(FailureKind::Caller, blocked(&reason)));
+            self.answer.finish = Some(Finish::Failed(FailureKind::Caller, blocked(&reason)));
         }
         for candidate in chunk.candidates.unwrap_or_default() {
             // Only one is ever asked for.
             if candidate.index.unwrap_or(0) != 0 {
-                self.skipped += 1;
+                self.answer.skipped += 1;
                 continue;
             }
             self.candidate(candidate, out)?;
@@ -325,18 +252,16 @@ impl StreamDecoder {
         for part in candidate.content.and_then(|content| content.parts).unwrap_or_default() {
             self.part(part, out)?;
         }
-        if self.text_bytes > ANSWER_BYTES_MAX as u64 {
-            return Err(DecodeError::TooLarge { what: "an answer", bytes_max: ANSWER_BYTES_MAX });
-        }
+        self.answer.fits()?;
         if let Some(token) = candidate.continuation_token.filter(|token| !token.is_empty()) {
-            self.keep(token.len())?;
+            self.answer.keep(token.len())?;
             self.token = Some(token.into_owned());
         }
         if let Some(reason) = candidate.finish_reason
             && let Some(finish) = self.reason(&reason)
         {
             self.continues = reason == "CONTINUATION";
-            self.finish = Some(finish);
+            self.answer.finish = Some(finish);
         }
         Ok(())
     }
@@ -378,7 +303,7 @@ impl StreamDecoder {
             // Every reason that was added so far says that something went wrong, so a new one is not taken for a good
             // end.
             _ => {
-                self.skipped += 1;
+                self.answer.skipped += 1;
                 upstream("The provider stopped the answer for a reason that is not known here.")
             }
         }
@@ -387,7 +312,7 @@ impl StreamDecoder {
     fn part(&mut self, part: wire::AnswerPart<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
         let signature = part.thought_signature.filter(|signature| !signature.is_empty());
         if let Some(signature) = &signature {
-            self.keep(signature.len())?;
+            self.answer.keep(signature.len())?;
         }
         if let Some(call) = part.function_call {
             return self.call(&call, signature, out);
@@ -402,7 +327,7 @@ impl StreamDecoder {
                 // Pictures, code the provider ran and the like, which nobody asked for. A bare signature is kept.
                 match signature {
                     Some(signature) => self.sign_text(0, signature, out),
-                    None => self.skipped += 1,
+                    None => self.answer.skipped += 1,
                 }
                 Ok(())
             }
@@ -410,15 +335,6 @@ impl StreamDecoder {
     }
 
     // ---- thoughts and signatures ----
-
-    /// Counts bytes that are kept unseen until they go back.
-    fn keep(&mut self, bytes: usize) -> Result<(), DecodeError> {
-        self.kept_bytes += bytes as u64;
-        if self.kept_bytes > THOUGHTS_BYTES_MAX as u64 {
-            return Err(DecodeError::TooLarge { what: "the thoughts of an answer", bytes_max: THOUGHTS_BYTES_MAX });
-        }
-        Ok(())
-    }
 
     fn think(
         &mut self,
@@ -429,10 +345,7 @@ impl StreamDecoder {
         if text.is_empty() && signature.is_none() {
             return Ok(());
         }
-        self.thought_bytes += text.len() as u64;
-        if self.thought_bytes > THOUGHTS_BYTES_MAX as u64 {
-            return Err(DecodeError::TooLarge { what: "the thoughts of an answer", bytes_max: THOUGHTS_BYTES_MAX });
-        }
+        self.answer.thought(text.len())?;
         self.close_message(true, out);
         let thoughts = self.open_thoughts(out);
         if let Some(signature) = signature {
@@ -447,12 +360,10 @@ impl StreamDecoder {
     }
 
     fn open_thoughts(&mut self, out: &mut Vec<Event>) -> &mut Thoughts {
-        let items = &mut self.items;
+        let answer = &mut self.answer;
         let model = &self.target.model;
         self.thoughts.get_or_insert_with(|| {
-            let item = ItemKey(*items);
-            *items += 1;
-            out.push(Event::ItemOpen { item, kind: ItemKind::Reasoning });
+            let item = answer.open(ItemKind::Reasoning, out);
             let stored = Stored { v: VERSION, model: Cow::Owned(model.clone()), ..Stored::default() };
             Thoughts { item, stored }
         })
@@ -486,7 +397,7 @@ impl StreamDecoder {
     fn say(&mut self, text: Cow<'_, str>, signature: Option<Cow<'_, str>>, out: &mut Vec<Event>) {
         let bytes = text.len();
         if bytes > 0 {
-            self.text_bytes += bytes as u64;
+            self.answer.text_bytes += bytes as u64;
             let message = self.open_message(out);
             message.bytes += bytes;
             message.hash = mix(message.hash, &text);
@@ -502,11 +413,9 @@ impl StreamDecoder {
         if self.message.is_none() {
             self.close_thoughts(true, out);
         }
-        let items = &mut self.items;
+        let answer = &mut self.answer;
         self.message.get_or_insert_with(|| {
-            let item = ItemKey(*items);
-            *items += 1;
-            out.push(Event::ItemOpen { item, kind: ItemKind::Message { phase: None } });
+            let item = answer.open(ItemKind::Message { phase: None }, out);
             Message { item, bytes: 0, hash: START, marks: Vec::new() }
         })
     }
@@ -546,33 +455,24 @@ impl StreamDecoder {
         let given = format!("{given_id}\0{name}\0{arguments}");
         // Gateways that say a call again when its stream ends.
         if !given_id.is_empty() && self.calls.iter().any(|call| call.given == given) {
-            self.skipped += 1;
+            self.answer.skipped += 1;
             return Ok(());
         }
-        if self.calls.len() == CALLS_MAX {
-            return Err(DecodeError::TooLarge { what: "the number of calls in an answer", bytes_max: CALLS_MAX });
-        }
-        self.text_bytes += arguments.len() as u64;
+        room_for_a_call(self.calls.len())?;
+        self.answer.text_bytes += arguments.len() as u64;
         let tool = self.tool(name);
-        let id = self.call_id(given_id);
+        let id = self.answer.call_id(given_id, self.calls.len(), |id| self.calls.iter().any(|call| call.id == id));
         self.close_message(true, out);
         if let Some(signature) = signature {
             let calls = &mut self.open_thoughts(out).stored.calls;
             calls.insert(Cow::Owned(id.clone()), Cow::Owned(signature.into_owned()));
         }
         self.close_thoughts(true, out);
-        let item = ItemKey(self.items);
-        self.items += 1;
         let input = match tool.kind {
-            ToolKind::Custom => {
-                let (mut unwrapper, mut input) = (Unwrapper::default(), String::new());
-                unwrapper.feed(arguments, &mut input)?;
-                unwrapper.finish(&mut input);
-                input
-            }
+            ToolKind::Custom => custom::unwrap(arguments)?.0,
             ToolKind::Function | ToolKind::ToolSearch => arguments.to_owned(),
         };
-        out.push(Event::ItemOpen { item, kind: ItemKind::Call { call_id: id.clone(), tool } });
+        let item = self.answer.open(ItemKind::Call { call_id: id.clone(), tool }, out);
         if !input.is_empty() {
             out.push(Event::CallArguments { item, delta: input });
         }
@@ -585,34 +485,10 @@ impl StreamDecoder {
     fn tool(&self, name: &str) -> ToolRef<'static> {
         let bare = ["default_api:", "default_api."].iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
         let found = self.names.resolve(bare).or_else(|| self.names.resolve(bare.strip_prefix('_')?));
-        found.unwrap_or_else(|| ToolRef {
-            // The client answers an unknown name itself, and the model learns from it.
-            namespace: None,
-            name: Cow::Owned(bare.to_owned()),
-            kind: ToolKind::Function,
-        })
-    }
-
-    /// The id the service gave, or one made from the seed; never one that an earlier call has.
-    fn call_id(&self, given: &str) -> String {
-        let base = if given.is_empty() { format!("call_{}_{}", self.seed, self.calls.len()) } else { given.to_owned() };
-        let mut id = base.clone();
-        let mut nth = 2;
-        while self.calls.iter().any(|call| call.id == id) {
-            id = format!("{base}_{nth}");
-            nth += 1;
-        }
-        id
+        found.unwrap_or_else(|| unknown_tool(bare))
     }
 
     // ---- the rest ----
-
-    fn start(&mut self, model: &str, out: &mut Vec<Event>) {
-        if !self.started {
-            self.started = true;
-            out.push(Event::Start { model: model.to_owned() });
-        }
-    }
 
     /// Token counts; each chunk counts all so far, so the last stands.
     fn count(&mut self, counted: wire::UsageMetadata) {
@@ -643,12 +519,7 @@ impl StreamDecoder {
 pub fn decode_whole(target: &Target, names: Names, seed: &str, input_bytes: u64, body: &[u8]) -> Vec<Event> {
     let mut out = Vec::new();
     let mut decoder = StreamDecoder::new(target, names, seed, input_bytes);
-    let cut = decoder.feed_whole(body, &mut out).err().map(|error| match error {
-        DecodeError::Upstream(failure) => failure,
-        DecodeError::Malformed { .. } | DecodeError::TooLarge { .. } => {
-            Failure::new(FailureKind::Upstream, format!("The provider's answer cannot be read: {error}."))
-        }
-    });
+    let cut = decoder.feed_whole(body, &mut out).err().map(failure_of);
     decoder.finish(cut, &mut out);
     out
 }

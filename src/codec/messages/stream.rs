@@ -10,24 +10,22 @@
 //! blocks behind a call wait for it: the client keeps items in the order in which they are closed, and thoughts go back
 //! in that order.
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use super::{error::failure_in_stream, models::Model, thoughts::Stored, wire};
 use crate::{
     codec::{
-        ANSWER_BYTES_MAX, CALLS_MAX, DecodeError, THOUGHTS_BYTES_MAX, Target,
+        DecodeError, Target,
+        answer::{Answer, Finish, Whole, cut_off, each_frame, failure_of, malformed, room_for_a_call, unknown_tool},
         custom::{INPUT_BYTES_MAX, Unwrapper},
-        error::is_html,
         json::{Progress, number_of, text_of, why},
         names::Names,
-        sse::{Frame, Framer},
+        sse::Frame,
     },
     model::{
         event::{End, Event, IncompleteReason, ItemKey, ItemKind},
         failure::{Failure, FailureKind},
-        request::{Opaque, ToolKind, ToolRef},
+        request::{Opaque, ToolKind},
         usage::Usage,
     },
 };
@@ -38,23 +36,14 @@ pub struct StreamDecoder {
     target: Target,
     model: &'static Model,
     names: Names,
-    seed: String,
-    input_bytes: u64,
-    started: bool,
-    done: bool,
+    answer: Answer,
     /// `message_stop` has come.
     stopped: bool,
-    /// The host said how the answer ended.
-    finish: Option<Finish>,
-    items: u32,
     /// Blocks whose items are not closed, in the order they came.
     blocks: Vec<Block>,
     /// Ids of all calls so far.
     call_ids: Vec<String>,
     counts: Option<wire::Usage>,
-    text_bytes: u64,
-    thought_bytes: u64,
-    skipped: u64,
 }
 
 #[derive(Debug)]
@@ -89,14 +78,6 @@ enum Content {
     Unknown,
 }
 
-/// How the host said the answer ended.
-#[derive(Debug, Clone, PartialEq)]
-enum Finish {
-    Complete,
-    Incomplete(IncompleteReason),
-    Failed(FailureKind, &'static str),
-}
-
 impl StreamDecoder {
     /// A decoder for one answer.
     ///
@@ -107,37 +88,17 @@ impl StreamDecoder {
             model: Model::of(&target.model),
             target: target.clone(),
             names,
-            seed: seed.to_owned(),
-            input_bytes,
-            started: false,
-            done: false,
+            answer: Answer::new(seed, input_bytes),
             stopped: false,
-            finish: None,
-            items: 0,
             blocks: Vec::new(),
             call_ids: Vec::new(),
             counts: None,
-            text_bytes: 0,
-            thought_bytes: 0,
-            skipped: 0,
         }
     }
 
     /// Takes the next frame and appends what it says to `out`. After an error, call [`Self::finish`].
     pub fn feed(&mut self, frame: &Frame<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let data = frame.data.trim();
-        if self.done || data.is_empty() {
-            self.skipped += u64::from(self.done);
-            return Ok(());
-        }
-        // Not of this protocol; gateways to others add it, and it says nothing about how the answer ended.
-        if data == "[DONE]" {
-            self.done = true;
-            return Ok(());
-        }
-        if is_html(data) {
-            return Err(DecodeError::Upstream(failure_in_stream(data)));
-        }
+        let Some(data) = self.answer.data(frame, failure_in_stream)? else { return Ok(()) };
         if !data.starts_with('{') {
             return self.odd_frame(frame.event, data);
         }
@@ -164,42 +125,28 @@ impl StreamDecoder {
                 self.stop(index);
             }
             "message_delta" => {
-                self.start("", out);
+                self.answer.start("", out);
                 if let Some(usage) = event.usage {
                     self.count(usage);
                 }
                 self.ended(event.delta.as_ref().and_then(|delta| delta.stop_reason));
             }
-            "message_stop" => (self.done, self.stopped) = (true, true),
+            "message_stop" => (self.answer.done, self.stopped) = (true, true),
             "ping" => {}
             "message" => self.message(&event, out)?,
-            _ => self.skipped += 1,
+            _ => self.answer.skipped += 1,
         }
-        if self.text_bytes > ANSWER_BYTES_MAX as u64 {
-            return Err(DecodeError::TooLarge { what: "an answer", bytes_max: ANSWER_BYTES_MAX });
-        }
-        if self.thought_bytes > THOUGHTS_BYTES_MAX as u64 {
-            return Err(DecodeError::TooLarge { what: "the thoughts of an answer", bytes_max: THOUGHTS_BYTES_MAX });
-        }
-        Ok(())
+        self.answer.fits()
     }
 
     /// Takes a body that came whole although a stream was asked for: a `message` object, an error object, a web page, or
     /// a stream under a wrong content type. Then call [`Self::finish`].
     pub fn feed_whole(&mut self, body: &[u8], out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        if body.len() > ANSWER_BYTES_MAX {
-            return Err(DecodeError::TooLarge { what: "an answer", bytes_max: ANSWER_BYTES_MAX });
-        }
-        let text = std::str::from_utf8(body).map_err(|_| malformed("the answer is not UTF-8"))?;
-        let text = text.trim_start_matches('\u{feff}').trim();
-        if ["data:", "event:", ":", "id:", "retry:"].iter().any(|field| text.starts_with(field)) {
-            let mut framer = Framer::default();
-            framer.feed(text.as_bytes(), |frame| self.feed(&frame, out))?;
-            return framer.finish(|frame| self.feed(&frame, out));
-        }
-        if text.is_empty() {
-            return Ok(());
-        }
+        let text = match Whole::of(body)? {
+            Whole::Frames(text) => return each_frame(text, |frame| self.feed(frame, out)),
+            Whole::Text("") => return Ok(()),
+            Whole::Text(text) => text,
+        };
         if !text.starts_with('{') {
             return Err(DecodeError::Upstream(failure_in_stream(text)));
         }
@@ -212,17 +159,17 @@ impl StreamDecoder {
 
     /// True once the host has said how the answer ended; only its end may follow.
     pub fn end_announced(&self) -> bool {
-        self.finish.is_some()
+        self.answer.finish.is_some()
     }
 
     /// True once `message_stop` was seen; nothing of worth follows.
     pub fn done(&self) -> bool {
-        self.done
+        self.answer.done
     }
 
     /// How many frames, blocks, pieces and stop reasons were not understood and skipped.
     pub fn skipped(&self) -> u64 {
-        self.skipped
+        self.answer.skipped
     }
 
     /// The end of input. `cut`: why it ended early, if it did. Appends the missing closes, usage, and the one `End`.
@@ -230,17 +177,15 @@ impl StreamDecoder {
     /// An answer whose end the host announced is complete whatever happened to the connection afterwards; one whose end
     /// it did not announce never is.
     pub fn finish(mut self, cut: Option<Failure>, out: &mut Vec<Event>) {
-        let end = match (self.finish.take(), cut) {
-            (Some(Finish::Complete), _) => End::Complete,
-            (Some(Finish::Incomplete(reason)), _) => End::Incomplete(reason),
-            (Some(Finish::Failed(kind, message)), _) => End::Failed(Failure::new(kind, message)),
+        let end = match (self.answer.finish.take(), cut) {
+            (Some(finish), _) => finish.end(),
             (None, Some(failure)) => End::Failed(failure),
             (None, None) => self.unannounced(),
         };
         let complete = end == End::Complete;
         let failed = matches!(end, End::Failed(_));
         if !failed {
-            self.start("", out);
+            self.answer.start("", out);
         }
         let mut blocks = std::mem::take(&mut self.blocks).into_iter().peekable();
         while let Some(block) = blocks.next() {
@@ -256,22 +201,16 @@ impl StreamDecoder {
             };
             self.close(block, whole, out);
         }
-        if self.started {
-            let estimate = || (!failed).then(|| Usage::estimate(self.input_bytes, self.text_bytes, self.thought_bytes));
-            out.extend(self.usage().or_else(estimate).map(Event::Usage));
-        }
-        out.push(Event::End(end));
+        self.answer.end(end, self.usage(), out);
     }
 
     /// The input ended properly, but no stop reason came.
     fn unannounced(&self) -> End {
         let half = self.blocks.iter().any(|block| !block.stopped);
-        if self.stopped && !half && self.items > 0 {
+        if self.stopped && !half && self.answer.has_items() {
             return End::Complete;
         }
-        let message =
-            if self.items > 0 { "The provider's answer was cut off." } else { "The provider sent no answer." };
-        End::Failed(Failure::new(FailureKind::Upstream, message))
+        End::Failed(cut_off(self.answer.has_items()))
     }
 
     /// Frames that are no JSON object.
@@ -279,13 +218,7 @@ impl StreamDecoder {
         if event == Some("error") {
             return Err(DecodeError::Upstream(failure_in_stream(data)));
         }
-        match serde_json::from_str::<serde::de::IgnoredAny>(data) {
-            Ok(_) => {
-                self.skipped += 1;
-                Ok(())
-            }
-            Err(_) => Err(malformed("an event is not JSON")),
-        }
+        self.answer.odd(data, "an event")
     }
 
     fn message_start(&mut self, message: Option<&RawValue>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
@@ -294,7 +227,7 @@ impl StreamDecoder {
                 .map_err(|e| DecodeError::Malformed { what: format!("the start of the answer ({})", why(&e)) })?,
             None => wire::MessageStart::default(),
         };
-        self.start(&message.model.and_then(text_of).unwrap_or_default(), out);
+        self.answer.start(&message.model.and_then(text_of).unwrap_or_default(), out);
         if let Some(usage) = message.usage {
             self.count(usage);
         }
@@ -303,7 +236,7 @@ impl StreamDecoder {
 
     /// A whole answer.
     fn message(&mut self, answer: &wire::Event<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        self.start(&answer.model.and_then(text_of).unwrap_or_default(), out);
+        self.answer.start(&answer.model.and_then(text_of).unwrap_or_default(), out);
         for (index, block) in (0..).zip(answer.content.iter().flatten()) {
             self.open(index, block, out)?;
             self.stop(index);
@@ -313,7 +246,7 @@ impl StreamDecoder {
         }
         self.ended(answer.stop_reason);
         // It has not been cut, whether or not it says why it ended.
-        (self.done, self.stopped) = (true, true);
+        (self.answer.done, self.stopped) = (true, true);
         Ok(())
     }
 
@@ -322,7 +255,7 @@ impl StreamDecoder {
     fn ended(&mut self, reason: Option<&RawValue>) {
         let Some(reason) = reason.and_then(text_of).filter(|reason| !reason.is_empty()) else { return };
         let failed = |kind, message| Finish::Failed(kind, message);
-        self.finish = Some(match &*reason {
+        self.answer.finish = Some(match &*reason {
             "end_turn" | "stop_sequence" | "tool_use" => Finish::Complete,
             "max_tokens" => Finish::Incomplete(IncompleteReason::MaxOutputTokens),
             "refusal" => Finish::Incomplete(IncompleteReason::ContentFilter),
@@ -333,7 +266,7 @@ impl StreamDecoder {
             // A tool that the provider runs made a pause: none is ever asked for. What was said stands, and the
             // conversation may go on from it.
             "pause_turn" => {
-                self.skipped += 1;
+                self.answer.skipped += 1;
                 Finish::Complete
             }
             word if ["error", "fail", "abort", "cancel", "timeout", "malformed"].iter().any(|w| word.contains(w)) => {
@@ -341,7 +274,7 @@ impl StreamDecoder {
             }
             // A word we do not know, from a host that says it has finished: believed, and counted.
             _ => {
-                self.skipped += 1;
+                self.answer.skipped += 1;
                 Finish::Complete
             }
         });
@@ -356,29 +289,27 @@ impl StreamDecoder {
     }
 
     fn open(&mut self, index: u64, block: &wire::ContentBlock<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        self.start("", out);
+        self.answer.start("", out);
         // A number used again: what it meant before is over.
         self.stop(index);
         self.close_followed(out);
-        if self.blocks.len() == CALLS_MAX {
-            return Err(DecodeError::TooLarge { what: "the number of calls in an answer", bytes_max: CALLS_MAX });
-        }
+        room_for_a_call(self.blocks.len())?;
         let kind = block.kind.and_then(text_of).unwrap_or_default();
         let of = |raw: Option<&RawValue>| raw.and_then(text_of).unwrap_or_default().into_owned();
         let (item, content) = match &*kind {
             "text" => (None, Content::Text),
             "thinking" => (
-                Some(self.open_item(ItemKind::Reasoning, out)),
+                Some(self.answer.open(ItemKind::Reasoning, out)),
                 Content::Thinking { text: String::new(), signature: String::new() },
             ),
             "redacted_thinking" => {
                 let data = of(block.data);
-                self.thought_bytes += data.len() as u64;
-                (Some(self.open_item(ItemKind::Reasoning, out)), Content::Redacted { data })
+                self.answer.thought_bytes += data.len() as u64;
+                (Some(self.answer.open(ItemKind::Reasoning, out)), Content::Redacted { data })
             }
             "tool_use" => self.open_call(block, out)?,
             _ => {
-                self.skipped += 1;
+                self.answer.skipped += 1;
                 (None, Content::Unknown)
             }
         };
@@ -403,34 +334,22 @@ impl StreamDecoder {
         if name.trim().is_empty() {
             return Err(malformed("a tool call has no name"));
         }
-        let tool = self.names.resolve(&name).unwrap_or_else(|| ToolRef {
-            // The client answers an unknown name itself, and the model learns from it.
-            namespace: None,
-            name: Cow::Owned(name.trim().to_owned()),
-            kind: ToolKind::Function,
-        });
+        let tool = self.names.resolve(&name).unwrap_or_else(|| unknown_tool(&name));
         let call_id = self.call_id(&block.id.and_then(text_of).unwrap_or_default());
         let unwrapper = (tool.kind == ToolKind::Custom).then(Unwrapper::default);
-        let item = self.open_item(ItemKind::Call { call_id, tool }, out);
+        let item = self.answer.open(ItemKind::Call { call_id, tool }, out);
         let input = block.input.filter(|input| !matches!(input.get(), "{}" | "null" | "\"\"")).map(RawValue::to_owned);
         let bytes = input.as_ref().map_or(0, |input| input.get().len());
         if bytes > INPUT_BYTES_MAX {
             return Err(DecodeError::TooLarge { what: "a tool's input", bytes_max: INPUT_BYTES_MAX });
         }
-        self.text_bytes += bytes as u64;
+        self.answer.text_bytes += bytes as u64;
         Ok((Some(item), Content::Call { unwrapper, arguments: Progress::default(), input }))
     }
 
     /// The id the host gave, or one made from the seed; never one that an earlier call has.
     fn call_id(&mut self, given: &str) -> String {
-        let nth = self.call_ids.len();
-        let base = if given.is_empty() { format!("call_{}_{nth}", self.seed) } else { given.to_owned() };
-        let mut id = base.clone();
-        let mut again = 2;
-        while self.call_ids.contains(&id) {
-            id = format!("{base}_{again}");
-            again += 1;
-        }
+        let id = self.answer.call_id(given, self.call_ids.len(), |id| self.call_ids.iter().any(|other| other == id));
         self.call_ids.push(id.clone());
         id
     }
@@ -445,7 +364,7 @@ impl StreamDecoder {
                 "thinking_delta" | "signature_delta" => json(r#""thinking""#)?,
                 "input_json_delta" => return Err(malformed("a tool call has arguments but no name")),
                 _ => {
-                    self.skipped += 1;
+                    self.answer.skipped += 1;
                     return Ok(());
                 }
             };
@@ -466,7 +385,7 @@ impl StreamDecoder {
             "thinking_delta" => self.think(index, &of(delta.thinking), out),
             "signature_delta" => self.sign(index, &of(delta.signature)),
             "input_json_delta" => self.arguments(index, &of(delta.partial_json), out)?,
-            _ => self.skipped += 1,
+            _ => self.answer.skipped += 1,
         }
         Ok(())
     }
@@ -478,18 +397,18 @@ impl StreamDecoder {
         let item = match block_of(&mut self.blocks, index) {
             Some(Block { content: Content::Text, item, .. }) => *item,
             Some(_) | None => {
-                self.skipped += 1;
+                self.answer.skipped += 1;
                 return;
             }
         };
         let item = item.unwrap_or_else(|| {
-            let item = self.open_item(ItemKind::Message { phase: None }, out);
+            let item = self.answer.open(ItemKind::Message { phase: None }, out);
             if let Some(block) = block_of(&mut self.blocks, index) {
                 block.item = Some(item);
             }
             item
         });
-        self.text_bytes += delta.len() as u64;
+        self.answer.text_bytes += delta.len() as u64;
         out.push(Event::Text { item, delta: delta.to_owned() });
     }
 
@@ -500,10 +419,10 @@ impl StreamDecoder {
         match block_of(&mut self.blocks, index) {
             Some(Block { content: Content::Thinking { text, .. }, item: Some(item), .. }) => {
                 text.push_str(delta);
-                self.thought_bytes += delta.len() as u64;
+                self.answer.thought_bytes += delta.len() as u64;
                 out.push(Event::Reasoning { item: *item, delta: delta.to_owned() });
             }
-            Some(_) | None => self.skipped += 1,
+            Some(_) | None => self.answer.skipped += 1,
         }
     }
 
@@ -512,9 +431,9 @@ impl StreamDecoder {
         match block_of(&mut self.blocks, index) {
             Some(Block { content: Content::Thinking { signature, .. }, .. }) => {
                 signature.push_str(piece);
-                self.thought_bytes += piece.len() as u64;
+                self.answer.thought_bytes += piece.len() as u64;
             }
-            Some(_) | None => self.skipped += u64::from(!piece.is_empty()),
+            Some(_) | None => self.answer.skipped += u64::from(!piece.is_empty()),
         }
     }
 
@@ -522,7 +441,7 @@ impl StreamDecoder {
         match block_of(&mut self.blocks, index) {
             Some(Block { content: Content::Call { unwrapper, arguments, .. }, item: Some(item), .. }) => {
                 arguments.feed(piece);
-                self.text_bytes += piece.len() as u64;
+                self.answer.text_bytes += piece.len() as u64;
                 let mut delta = String::new();
                 match unwrapper {
                     Some(unwrapper) => unwrapper.feed(piece, &mut delta)?,
@@ -534,7 +453,7 @@ impl StreamDecoder {
             }
             // Of a tool that the provider runs.
             Some(Block { content: Content::Unknown, .. }) => {}
-            Some(_) | None => self.skipped += 1,
+            Some(_) | None => self.answer.skipped += 1,
         }
         Ok(())
     }
@@ -596,24 +515,10 @@ impl StreamDecoder {
 
     // ---- the rest ----
 
-    fn start(&mut self, model: &str, out: &mut Vec<Event>) {
-        if !self.started {
-            self.started = true;
-            out.push(Event::Start { model: model.to_owned() });
-        }
-    }
-
-    fn open_item(&mut self, kind: ItemKind, out: &mut Vec<Event>) -> ItemKey {
-        let item = ItemKey(self.items);
-        self.items += 1;
-        out.push(Event::ItemOpen { item, kind });
-        item
-    }
-
     /// Counts are cumulative; what is absent stays as it was.
     fn count(&mut self, raw: &RawValue) {
         let Ok(counted) = serde_json::from_str::<wire::Usage>(raw.get()) else {
-            self.skipped += 1;
+            self.answer.skipped += 1;
             return;
         };
         let so_far = self.counts.get_or_insert_default();
@@ -650,12 +555,7 @@ impl StreamDecoder {
 pub fn decode_whole(target: &Target, names: Names, seed: &str, input_bytes: u64, body: &[u8]) -> Vec<Event> {
     let mut out = Vec::new();
     let mut decoder = StreamDecoder::new(target, names, seed, input_bytes);
-    let cut = decoder.feed_whole(body, &mut out).err().map(|error| match error {
-        DecodeError::Upstream(failure) => failure,
-        DecodeError::Malformed { .. } | DecodeError::TooLarge { .. } => {
-            Failure::new(FailureKind::Upstream, format!("The provider's answer cannot be read: {error}."))
-        }
-    });
+    let cut = decoder.feed_whole(body, &mut out).err().map(failure_of);
     decoder.finish(cut, &mut out);
     out
 }
@@ -669,10 +569,6 @@ fn block_of(blocks: &mut [Block], index: u64) -> Option<&mut Block> {
 fn is_error(event: &wire::Event<'_>) -> bool {
     let kind = event.kind.and_then(text_of);
     kind.as_deref() == Some("error") || event.error.is_some_and(|error| !matches!(error.get(), "false" | "\"\"" | "{}"))
-}
-
-fn malformed(what: &str) -> DecodeError {
-    DecodeError::Malformed { what: what.into() }
 }
 
 fn json(constant: &'static str) -> Result<&'static RawValue, DecodeError> {

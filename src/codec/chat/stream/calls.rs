@@ -10,14 +10,15 @@ use serde_json::value::RawValue;
 use super::StreamDecoder;
 use crate::{
     codec::{
-        CALLS_MAX, DecodeError,
+        DecodeError,
+        answer::{room_for_a_call, unknown_tool},
         chat::{thoughts::Field, wire},
         custom::Unwrapper,
         json::{Progress, borrowed},
     },
     model::{
         event::{Event, ItemKey, ItemKind},
-        request::{ToolKind, ToolRef},
+        request::ToolKind,
     },
 };
 
@@ -92,12 +93,7 @@ impl StreamDecoder {
                 if let Some(last) = self.calls.len().checked_sub(1) {
                     self.open_call(last, out);
                 }
-                if self.calls.len() == CALLS_MAX {
-                    return Err(DecodeError::TooLarge {
-                        what: "the number of calls in an answer",
-                        bytes_max: CALLS_MAX,
-                    });
-                }
+                room_for_a_call(self.calls.len())?;
                 self.calls.push(Call {
                     index,
                     id: String::new(),
@@ -122,7 +118,7 @@ impl StreamDecoder {
             }
         }
         if let Some(extra) = extra {
-            self.keep(extra.get().len())?;
+            self.answer.keep(extra.get().len())?;
             self.extra(which, extra, out);
         }
         if arguments.is_empty() {
@@ -131,11 +127,11 @@ impl StreamDecoder {
         self.open_call(which, out);
         let Some(call) = self.calls.get_mut(which) else { return Ok(()) };
         if call.arguments.repeated_by(&arguments) {
-            self.skipped += 1;
+            self.answer.skipped += 1;
             return Ok(());
         }
         call.arguments.feed(&arguments);
-        self.text_bytes += arguments.len() as u64;
+        self.answer.text_bytes += arguments.len() as u64;
         let Some(open) = &mut call.open else {
             return Err(DecodeError::Malformed { what: "a tool call has arguments but no name".into() });
         };
@@ -192,12 +188,7 @@ impl StreamDecoder {
         let Some(call) = self.calls.get(which).filter(|c| c.open.is_none() && !c.name.trim().is_empty()) else {
             return;
         };
-        let tool = self.names.resolve(&call.name).unwrap_or_else(|| ToolRef {
-            // The client answers an unknown name itself, and the model learns from it.
-            namespace: None,
-            name: Cow::Owned(call.name.trim().to_owned()),
-            kind: ToolKind::Function,
-        });
+        let tool = self.names.resolve(&call.name).unwrap_or_else(|| unknown_tool(&call.name));
         let call_id = self.call_id(which);
         let extra = self.calls.get_mut(which).and_then(|call| call.extra.take());
         self.close_message(true, out);
@@ -206,9 +197,8 @@ impl StreamDecoder {
             self.open_thoughts(Field::ReasoningContent, out).extras.insert(call_id.clone(), extra);
         }
         self.close_thoughts(true, out);
-        let item = self.next_item();
         let unwrapper = (tool.kind == ToolKind::Custom).then(Unwrapper::default);
-        out.push(Event::ItemOpen { item, kind: ItemKind::Call { call_id: call_id.clone(), tool } });
+        let item = self.answer.open(ItemKind::Call { call_id: call_id.clone(), tool }, out);
         if let Some(call) = self.calls.get_mut(which) {
             call.id = call_id;
             call.open = Some(OpenCall { item, unwrapper });
@@ -219,14 +209,7 @@ impl StreamDecoder {
     fn call_id(&self, which: usize) -> String {
         let given = self.calls.get(which).map(|call| call.id.as_str()).unwrap_or_default();
         let taken = |id: &str| self.calls.iter().enumerate().any(|(i, c)| i != which && c.open.is_some() && c.id == id);
-        let base = if given.is_empty() { format!("call_{}_{which}", self.seed) } else { given.to_owned() };
-        let mut id = base.clone();
-        let mut nth = 2;
-        while taken(&id) {
-            id = format!("{base}_{nth}");
-            nth += 1;
-        }
-        id
+        self.answer.call_id(given, which, taken)
     }
 
     /// `extra_content` of a call: kept until the call opens, or stored in an item of its own if it is late.
