@@ -261,6 +261,8 @@ fn each_failed_attempt_is_one_signal_and_one_entry_of_the_log() {
         (vec![error(402, "pay")], vec!["upstream.budget", "route.all_down"]),
         (vec![error(422, "wrong")], vec!["upstream.bad_request"]),
         (vec![Reply::html(403)], vec!["upstream.bot_wall"]),
+        (vec![Reply::html(502)], vec!["upstream.server_error"]),
+        (vec![error(426, "old")], vec!["upstream.upgrade_required", "route.all_down"]),
         (vec![overflow], vec!["context.overflow"]),
         (vec![cut], vec!["upstream.reset"]),
     ];
@@ -277,7 +279,12 @@ fn each_failed_attempt_is_one_signal_and_one_entry_of_the_log() {
                 assert_eq!(text(facts, "request_id").unwrap(), request_id);
                 let texts = ["thread_id", "model", "provider", "account"].map(|name| text(facts, name).unwrap());
                 assert_eq!(texts, ["thread-7", "work", "up", "main"]);
-                assert!(facts.contains_key("elapsed_ms") && facts.contains_key("phase"));
+                assert_eq!(text(facts, "route").unwrap(), "up/deepseek-v4-pro");
+                // The connection that broke had answered well until then.
+                let broke = expected == ["upstream.reset"];
+                assert_eq!(text(facts, "phase").unwrap(), if broke { "streaming" } else { "waiting" });
+                assert_eq!(facts.contains_key("status"), !broke, "{facts:?}");
+                assert!(facts.contains_key("elapsed_ms"));
                 let row = signal::Signal::ALL.into_iter().map(signal::Signal::row).find(|r| r.name == signal).unwrap();
                 let entries = || -> Vec<String> {
                     proxy.log().lines().filter(|line| line.contains(event_id)).map(str::to_owned).collect()
@@ -287,10 +294,7 @@ fn each_failed_attempt_is_one_signal_and_one_entry_of_the_log() {
                 assert_eq!(entries.len(), 1, "{entries:?}");
                 let line = &entries[0];
                 assert!(line.contains(row.message_id) && line.contains(signal) && line.contains(&request_id), "{line}");
-                assert!(
-                    signal == "route.all_down" || expected == ["upstream.reset"] || line.contains("INFO"),
-                    "{line}"
-                );
+                assert!(signal == "route.all_down" || broke || line.contains("INFO"), "{line}");
             }
         }
         // A client that leaves.

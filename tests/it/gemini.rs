@@ -1,79 +1,36 @@
 //! A provider that speaks Google's Gemini API, over real sockets and with the real Codex.
 
 use crate::support::PIXEL_PNG;
-use crate::support::codex::Codex;
 use crate::support::gemini::{Gemini, error, parts, results, say};
-use crate::support::proxy::Proxy;
 use crate::support::upstream::{Cut, Recorded, Reply, Upstream};
+use crate::support::vendor::{Vendor, ask};
 use serde_json::{Value, json};
 
-const KEY: &str = "AIza-test-upstream-key";
-const SHORT: &str = "retry_deadline_s = 1\nhead_hold_s = 1\nkeepalive_s = 1\nupstream_head_s = 2\nupstream_idle_s = 2";
-
-fn start(proxy: &str, upstream: &Upstream) -> Proxy {
-    start_with(proxy, "", upstream)
-}
-
-/// `provider`: more lines for the provider.
-fn start_with(proxy: &str, provider: &str, upstream: &Upstream) -> Proxy {
-    let config = format!(
-        "[proxy]\n{proxy}\n[providers.google]\nprotocol = \"gemini\"\nbase_url = \"http://{}\"\n\
-         key = {{ env = \"UP_KEY\" }}\nimages = true\n{provider}\n[models.work]\nroutes = [\"google/gemini-3.8-flash\"]\n",
-        upstream.address()
-    );
-    Proxy::start(&config, &[("UP_KEY", KEY)])
-}
-
-fn ask() -> Value {
-    json!({"model": "work", "stream": true, "store": false, "instructions": "Be \"kind\".\n",
-        "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go\n– on"}]}]})
-}
+const GOOGLE: Vendor = Vendor { protocol: "gemini", model: "gemini-3.8-flash", key: "AIza-test-upstream-key", say };
 
 #[test]
 fn text_is_streamed_and_the_request_is_in_the_hosts_words_at_its_address() {
-    for size in [7, 1_000_000] {
-        let reply = Gemini::new().text("Hel").text("lo – \"wörld\"\n").complete().reply().split(size);
-        let upstream = Upstream::start(move |_| reply.clone());
-        let proxy = start("", &upstream);
-        let got = proxy.responses(&ask());
-        let end = got.terminal();
-        assert_eq!((got.status, &end["type"]), (200, &json!("response.completed")), "{}", got.text());
-        assert_eq!(got.items()[0]["content"][0]["text"], "Hello – \"wörld\"\n");
-        let deltas = got.events().into_iter().filter(|event| event["type"] == "response.output_text.delta");
-        assert!(deltas.count() >= 2, "{}", got.text());
-        let usage = &end["response"]["usage"];
-        assert_eq!(
-            (&usage["input_tokens"], &usage["input_tokens_details"]["cached_tokens"], &usage["output_tokens"]),
-            (&json!(100), &json!(60), &json!(20))
-        );
-
-        let request = &upstream.exactly(1)[0];
-        // The key stands in no address: those are logged on the way.
-        assert_eq!(
-            (&*request.method, &*request.path),
-            ("POST", "/v1beta/models/gemini-3.8-flash:streamGenerateContent?alt=sse")
-        );
-        assert_eq!((request.header("x-goog-api-key"), request.header("authorization")), (Some(KEY), None));
-        assert_eq!(request.json["systemInstruction"], json!({"parts": [{"text": "Be \"kind\".\n"}]}));
-        assert_eq!(request.json["contents"], json!([{"role": "user", "parts": [{"text": "go\n– on"}]}]));
-        assert_eq!(request.json.get("model"), None);
-    }
+    let reply = Gemini::new().text("Hel").text("lo – \"wörld\"\n").complete().reply();
+    let request = GOOGLE.streams_text(&reply);
+    // The key stands in no address: those are logged on the way.
+    assert_eq!(
+        (&*request.method, &*request.path),
+        ("POST", "/v1beta/models/gemini-3.8-flash:streamGenerateContent?alt=sse")
+    );
+    assert_eq!((request.header("x-goog-api-key"), request.header("authorization")), (Some(GOOGLE.key), None));
+    assert_eq!(request.json["systemInstruction"], json!({"parts": [{"text": "Be \"kind\".\n"}]}));
+    assert_eq!(request.json["contents"], json!([{"role": "user", "parts": [{"text": "go\n– on"}]}]));
+    assert_eq!(request.json.get("model"), None);
 }
 
 #[test]
 fn one_object_for_who_asks_for_one() {
-    let upstream = Upstream::start(|_| say("whole"));
-    let proxy = start("", &upstream);
-    let mut body = ask();
-    body["stream"] = json!(false);
-    let got = proxy.responses(&body);
-    let object = got.json();
-    assert_eq!((&object["status"], &object["output"][0]["content"][0]["text"]), (&json!("completed"), &json!("whole")));
+    GOOGLE.gives_one_object();
 }
 
 #[test]
 fn statuses_follow_the_failure_table() {
-    for (status, word, message, told, code) in [
+    let rows = [
         (400, "INVALID_ARGUMENT", "Invalid value at 'contents'.", 400, "invalid_request"),
         (
             400,
@@ -88,61 +45,23 @@ fn statuses_follow_the_failure_table() {
         (429, "RESOURCE_EXHAUSTED", "Please retry in 69.5s.", 429, "rate_limit_exceeded"),
         (500, "INTERNAL", "An internal error has occurred.", 502, "upstream_error"),
         (503, "UNAVAILABLE", "The model is overloaded.", 503, "upstream_overloaded"),
-    ] {
-        let headers: &[(&str, &str)] = if status == 429 { &[("retry-after", "70")] } else { &[] };
-        let reply = Reply::json_with(status, headers, &error(status, word, message));
-        let upstream = Upstream::start(move |_| reply.clone());
-        let proxy = start("retry_deadline_s = 1", &upstream);
-        let got = proxy.responses(&ask());
-        assert_eq!((got.status, &got.json()["error"]["code"]), (told, &json!(code)), "{}", got.text());
-        assert!(!got.text().contains(KEY) && !proxy.log().contains(KEY), "{}", got.text());
-        if status == 429 {
-            assert_eq!(got.header("retry-after"), Some("70"));
-        }
-    }
+    ];
+    GOOGLE.tells_statuses(
+        &rows.map(|(status, word, message, told, code)| (status, error(status, word, message), told, code)),
+    );
 }
 
 #[test]
 fn an_error_before_the_first_part_is_tried_again_and_one_behind_it_is_told() {
-    let overload = || Gemini::new().data(&error(503, "UNAVAILABLE", "Overloaded")).reply();
-    let upstream = Upstream::start(move |request| if request.index == 0 { overload() } else { say("at last") });
-    let proxy = start("", &upstream);
-    assert_eq!(proxy.responses(&ask()).items()[0]["content"][0]["text"], "at last");
-    upstream.exactly(2);
-
-    for (status, word, code) in
-        [(503, "UNAVAILABLE", "server_error"), (429, "RESOURCE_EXHAUSTED", "rate_limit_exceeded")]
-    {
-        let reply = Gemini::new().text("half").data(&error(status, word, "SCRIPTED")).reply();
-        let upstream = Upstream::start(move |_| reply.clone());
-        let proxy = start("", &upstream);
-        let end = proxy.responses(&ask()).terminal();
-        assert_eq!(
-            (&end["type"], &end["response"]["error"]["code"]),
-            (&json!("response.failed"), &json!(code)),
-            "{end}"
-        );
-        assert!(end.to_string().contains("SCRIPTED"), "{end}");
-        upstream.exactly(1);
-    }
+    let before = Gemini::new().data(&error(503, "UNAVAILABLE", "Overloaded")).reply();
+    let behind = [(503, "UNAVAILABLE", "server_error"), (429, "RESOURCE_EXHAUSTED", "rate_limit_exceeded")];
+    let half = |status, word| Gemini::new().text("half").data(&error(status, word, "SCRIPTED")).reply();
+    GOOGLE.errors_within_an_answer(&before, &behind.map(|(status, word, code)| (half(status, word), code)));
 }
 
 #[test]
 fn a_cut_answer_is_told_and_its_call_never_runs() {
-    for cut in [Cut::Reset, Cut::Close, Cut::Stall] {
-        let reply = Gemini::new().text("half").exec("fc_1", "echo no", Some("U0lH")).cut(cut);
-        let upstream = Upstream::start(move |_| reply.clone());
-        let proxy = start(SHORT, &upstream);
-        let got = proxy.responses(&ask());
-        let end = got.terminal();
-        assert_eq!(
-            (&end["type"], &end["response"]["error"]["code"]),
-            (&json!("response.failed"), &json!("server_error")),
-            "{end}"
-        );
-        assert!(got.items().iter().all(|item| item["type"] != "function_call"), "{cut:?}: {}", got.text());
-        upstream.exactly(1);
-    }
+    GOOGLE.never_gives_a_cut_call(|cut| Gemini::new().text("half").exec("fc_1", "echo no", Some("U0lH")).cut(cut));
 }
 
 // ---- going on ----
@@ -163,7 +82,7 @@ fn an_answer_that_met_a_limit_is_gone_on_with_as_one_answer() {
             1 => Gemini::new().thought("Where was I?").text("lo, ").finish("MAX_TOKENS").reply(),
             _ => say("world"),
         });
-        let proxy = start("", &upstream);
+        let proxy = GOOGLE.start("", "", &upstream);
         let mut body = ask();
         body["stream"] = json!(streaming);
         let got = proxy.responses(&body);
@@ -172,7 +91,7 @@ fn an_answer_that_met_a_limit_is_gone_on_with_as_one_answer() {
         let requests = upstream.exactly(3);
         let said = |n: usize| json!({"role": "model", "parts": [{"text": (["", "Hel", "Hello, "][n])}]});
         for (n, request) in requests.iter().enumerate() {
-            assert_eq!((&request.path, request.header("x-goog-api-key")), (&requests[0].path, Some(KEY)));
+            assert_eq!((&request.path, request.header("x-goog-api-key")), (&requests[0].path, Some(GOOGLE.key)));
             let contents = request.json["contents"].as_array().unwrap();
             assert_eq!(contents[0], requests[0].json["contents"][0]);
             assert!(n == 0 || (contents[1] == said(n) && contents[2]["role"] == "user"), "{contents:#?}");
@@ -197,7 +116,7 @@ fn where_going_on_is_not_wanted_or_fails_the_client_gets_what_there_is() {
     ];
     for (name, provider, limit, script, text, requests) in cases {
         let upstream = Upstream::start(script);
-        let proxy = start_with("", provider, &upstream);
+        let proxy = GOOGLE.start("", provider, &upstream);
         let mut body = ask();
         body["max_output_tokens"] = limit;
         let got = proxy.responses(&body);
@@ -211,13 +130,6 @@ fn where_going_on_is_not_wanted_or_fails_the_client_gets_what_there_is() {
 
 // ---- the real Codex ----
 
-fn session(script: impl FnMut(&Recorded) -> Reply + Send + 'static) -> Option<(Codex, Proxy, Upstream)> {
-    crate::support::codex_bin()?;
-    let upstream = Upstream::start(script);
-    let proxy = start("", &upstream);
-    Some((Codex::new(proxy.endpoint())?, proxy, upstream))
-}
-
 /// Contents of that role, the last one.
 fn last<'a>(request: &'a Recorded, role: &str) -> &'a [Value] {
     let contents = request.json["contents"].as_array().unwrap();
@@ -228,7 +140,7 @@ fn last<'a>(request: &'a Recorded, role: &str) -> &'a [Value] {
 #[test]
 fn codex_runs_a_command_and_a_patch_and_the_signature_goes_back() {
     const PATCH: &str = "*** Begin Patch\n*** Add File: b\n+zwei \"ß\"\n*** End Patch\n";
-    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+    let Some((codex, _proxy, upstream)) = GOOGLE.session(|request| match results(request) {
         0 => Gemini::new()
             .thought("**Looking**\n\n")
             .thought("I look.")
@@ -274,7 +186,7 @@ fn codex_runs_a_command_and_a_patch_and_the_signature_goes_back() {
 
 #[test]
 fn parallel_calls_come_back_as_one_content_and_two_results_in_order() {
-    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+    let Some((codex, _proxy, upstream)) = GOOGLE.session(|request| match results(request) {
         0 => {
             let begun = Gemini::new().exec("fc_a", "echo 1 > a", Some("U0lH"));
             begun.exec("fc_b", "echo 2 > b", None).complete().reply()
@@ -294,7 +206,7 @@ fn parallel_calls_come_back_as_one_content_and_two_results_in_order() {
 
 #[test]
 fn a_picture_of_the_user_and_one_looked_at_arrive() {
-    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+    let Some((codex, _proxy, upstream)) = GOOGLE.session(|request| match results(request) {
         0 => Gemini::new().call("fc_v", "view_image", &json!({"path": "seen.png"}), Some("U0lH")).complete().reply(),
         _ => say("a red pixel"),
     }) else {
@@ -317,7 +229,7 @@ fn a_picture_of_the_user_and_one_looked_at_arrive() {
 
 #[test]
 fn codex_is_told_what_the_host_refuses() {
-    let Some((codex, _proxy, upstream)) = session(|_| {
+    let Some((codex, _proxy, upstream)) = GOOGLE.session(|_| {
         Reply::json(400, &error(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."))
     }) else {
         return;

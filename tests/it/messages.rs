@@ -1,75 +1,37 @@
 //! A provider that speaks Anthropic's Messages, over real sockets and with the real Codex.
 
 use crate::support::PIXEL_PNG;
-use crate::support::codex::Codex;
 use crate::support::messages::{Messages, blocks, error, results, say};
-use crate::support::proxy::Proxy;
-use crate::support::upstream::{Cut, Recorded, Reply, Upstream};
+use crate::support::upstream::Reply;
+use crate::support::vendor::Vendor;
 use serde_json::{Value, json};
 
-const KEY: &str = "sk-ant-test-upstream";
-const SHORT: &str = "retry_deadline_s = 1\nhead_hold_s = 1\nkeepalive_s = 1\nupstream_head_s = 2\nupstream_idle_s = 2";
-
-fn start(proxy: &str, upstream: &Upstream) -> Proxy {
-    let config = format!(
-        "[proxy]\n{proxy}\n[providers.claude]\nprotocol = \"messages\"\nbase_url = \"{}\"\nkey = {{ env = \"UP_KEY\" }}\n\
-         images = true\n[models.work]\nroutes = [\"claude/claude-opus-5-5\"]\n",
-        upstream.base_url()
-    );
-    Proxy::start(&config, &[("UP_KEY", KEY)])
-}
-
-fn ask() -> Value {
-    json!({"model": "work", "stream": true, "store": false, "instructions": "Be \"kind\".\n",
-        "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go\n– on"}]}]})
-}
+const CLAUDE: Vendor = Vendor { protocol: "messages", model: "claude-opus-5-5", key: "sk-ant-test-upstream", say };
 
 #[test]
 fn text_is_streamed_and_the_request_is_in_the_hosts_words_at_its_address() {
-    for size in [7, 1_000_000] {
-        let reply = Messages::new().text(&["Hel", "lo – \"wörld\"\n"]).complete().reply().split(size);
-        let upstream = Upstream::start(move |_| reply.clone());
-        let proxy = start("", &upstream);
-        let got = proxy.responses(&ask());
-        let end = got.terminal();
-        assert_eq!((got.status, &end["type"]), (200, &json!("response.completed")), "{}", got.text());
-        assert_eq!(got.items()[0]["content"][0]["text"], "Hello – \"wörld\"\n");
-        let deltas = got.events().into_iter().filter(|event| event["type"] == "response.output_text.delta");
-        assert!(deltas.count() >= 2, "{}", got.text());
-        let usage = &end["response"]["usage"];
-        assert_eq!(
-            (&usage["input_tokens"], &usage["input_tokens_details"]["cached_tokens"], &usage["output_tokens"]),
-            (&json!(100), &json!(60), &json!(20))
-        );
-
-        let request = &upstream.exactly(1)[0];
-        assert_eq!((&*request.method, &*request.path), ("POST", "/v1/messages"));
-        assert_eq!((request.header("x-api-key"), request.header("authorization")), (Some(KEY), None));
-        assert_eq!(request.header("anthropic-version"), Some("2023-06-01"));
-        assert_eq!(request.json["model"], "claude-opus-5-5");
-        assert_eq!(request.json["stream"], true);
-        assert_eq!(request.json["thinking"]["type"], "adaptive");
-        let mark = json!({"type": "ephemeral"});
-        assert_eq!(request.json["system"], json!([{"type": "text", "text": "Be \"kind\".\n", "cache_control": mark}]));
-        let said = json!([{"type": "text", "text": "go\n– on", "cache_control": mark}]);
-        assert_eq!(request.json["messages"], json!([{"role": "user", "content": said}]));
-    }
+    let reply = Messages::new().text(&["Hel", "lo – \"wörld\"\n"]).complete().reply();
+    let request = CLAUDE.streams_text(&reply);
+    assert_eq!((&*request.method, &*request.path), ("POST", "/v1/messages"));
+    assert_eq!((request.header("x-api-key"), request.header("authorization")), (Some(CLAUDE.key), None));
+    assert_eq!(request.header("anthropic-version"), Some("2023-06-01"));
+    assert_eq!(request.json["model"], "claude-opus-5-5");
+    assert_eq!(request.json["stream"], true);
+    assert_eq!(request.json["thinking"]["type"], "adaptive");
+    let mark = json!({"type": "ephemeral"});
+    assert_eq!(request.json["system"], json!([{"type": "text", "text": "Be \"kind\".\n", "cache_control": mark}]));
+    let said = json!([{"type": "text", "text": "go\n– on", "cache_control": mark}]);
+    assert_eq!(request.json["messages"], json!([{"role": "user", "content": said}]));
 }
 
 #[test]
 fn one_object_for_who_asks_for_one() {
-    let upstream = Upstream::start(|_| say("whole"));
-    let proxy = start("", &upstream);
-    let mut body = ask();
-    body["stream"] = json!(false);
-    let got = proxy.responses(&body);
-    let object = got.json();
-    assert_eq!((&object["status"], &object["output"][0]["content"][0]["text"]), (&json!("completed"), &json!("whole")));
+    CLAUDE.gives_one_object();
 }
 
 #[test]
 fn statuses_follow_the_failure_table() {
-    for (status, kind, message, told, code) in [
+    let rows = [
         (400, "invalid_request_error", "messages: roles must alternate", 400, "invalid_request"),
         (400, "invalid_request_error", "prompt is too long: 214343 tokens > 200000", 400, "context_length_exceeded"),
         (400, "invalid_request_error", "Your credit balance is too low.", 400, "upstream_budget"),
@@ -78,68 +40,24 @@ fn statuses_follow_the_failure_table() {
         (429, "rate_limit_error", "This request would exceed your rate limit.", 429, "rate_limit_exceeded"),
         (500, "api_error", "Internal server error", 502, "upstream_error"),
         (529, "overloaded_error", "Overloaded", 503, "upstream_overloaded"),
-    ] {
-        let reply = Reply::json_with(status, &[("retry-after", "70")], &error(kind, message));
-        let upstream = Upstream::start(move |_| reply.clone());
-        let proxy = start("retry_deadline_s = 1", &upstream);
-        let got = proxy.responses(&ask());
-        assert_eq!((got.status, &got.json()["error"]["code"]), (told, &json!(code)), "{}", got.text());
-        assert!(!got.text().contains(KEY) && !proxy.log().contains(KEY), "{}", got.text());
-        if status == 429 {
-            assert_eq!(got.header("retry-after"), Some("70"));
-        }
-    }
+    ];
+    CLAUDE.tells_statuses(&rows.map(|(status, kind, message, told, code)| (status, error(kind, message), told, code)));
 }
 
 #[test]
 fn an_error_before_the_first_block_is_tried_again_and_one_behind_it_is_told() {
-    let overload = || Messages::new().event(&error("overloaded_error", "Overloaded")).reply();
-    let upstream = Upstream::start(move |request| if request.index == 0 { overload() } else { say("at last") });
-    let proxy = start("", &upstream);
-    assert_eq!(proxy.responses(&ask()).items()[0]["content"][0]["text"], "at last");
-    upstream.exactly(2);
-
-    for (kind, code) in [("overloaded_error", "server_error"), ("rate_limit_error", "rate_limit_exceeded")] {
-        let reply = Messages::new().text(&["half"]).event(&error(kind, "SCRIPTED")).reply();
-        let upstream = Upstream::start(move |_| reply.clone());
-        let proxy = start("", &upstream);
-        let end = proxy.responses(&ask()).terminal();
-        assert_eq!(
-            (&end["type"], &end["response"]["error"]["code"]),
-            (&json!("response.failed"), &json!(code)),
-            "{end}"
-        );
-        assert!(end.to_string().contains("SCRIPTED"), "{end}");
-        upstream.exactly(1);
-    }
+    let before = Messages::new().event(&error("overloaded_error", "Overloaded")).reply();
+    let behind = [("overloaded_error", "server_error"), ("rate_limit_error", "rate_limit_exceeded")];
+    let half = |kind| Messages::new().text(&["half"]).event(&error(kind, "SCRIPTED")).reply();
+    CLAUDE.errors_within_an_answer(&before, &behind.map(|(kind, code)| (half(kind), code)));
 }
 
 #[test]
 fn a_cut_answer_is_told_and_its_call_never_runs() {
-    for cut in [Cut::Reset, Cut::Close, Cut::Stall] {
-        let reply = Messages::new().text(&["half"]).exec("toolu_1", "echo no").cut(cut);
-        let upstream = Upstream::start(move |_| reply.clone());
-        let proxy = start(SHORT, &upstream);
-        let got = proxy.responses(&ask());
-        let end = got.terminal();
-        assert_eq!(
-            (&end["type"], &end["response"]["error"]["code"]),
-            (&json!("response.failed"), &json!("server_error")),
-            "{end}"
-        );
-        assert!(got.items().iter().all(|item| item["type"] != "function_call"), "{cut:?}: {}", got.text());
-        upstream.exactly(1);
-    }
+    CLAUDE.never_gives_a_cut_call(|cut| Messages::new().text(&["half"]).exec("toolu_1", "echo no").cut(cut));
 }
 
 // ---- the real Codex ----
-
-fn session(script: impl FnMut(&Recorded) -> Reply + Send + 'static) -> Option<(Codex, Proxy, Upstream)> {
-    crate::support::codex_bin()?;
-    let upstream = Upstream::start(script);
-    let proxy = start("", &upstream);
-    Some((Codex::new(proxy.endpoint())?, proxy, upstream))
-}
 
 /// Without the marks for the cache, which move on.
 fn unmarked(block: &Value) -> Value {
@@ -153,7 +71,7 @@ fn unmarked(block: &Value) -> Value {
 #[test]
 fn codex_runs_a_command_and_a_patch_and_the_thoughts_between_go_back_where_they_were() {
     const PATCH: &str = "*** Begin Patch\n*** Add File: b\n+zwei \"ß\"\n*** End Patch\n";
-    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+    let Some((codex, _proxy, upstream)) = CLAUDE.session(|request| match results(request) {
         0 => Messages::new()
             .thinking(&["First ", "\"I\" look.\n"], "c2lnLTE=")
             .text(&["Two ", "files."])
@@ -200,7 +118,7 @@ fn codex_runs_a_command_and_a_patch_and_the_thoughts_between_go_back_where_they_
 
 #[test]
 fn parallel_calls_come_back_as_one_message_and_two_results_in_order() {
-    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+    let Some((codex, _proxy, upstream)) = CLAUDE.session(|request| match results(request) {
         0 => Messages::new().exec("toolu_a", "echo 1 > a").exec("toolu_b", "echo 2 > b").complete().reply(),
         _ => say("both"),
     }) else {
@@ -220,7 +138,7 @@ fn parallel_calls_come_back_as_one_message_and_two_results_in_order() {
 
 #[test]
 fn a_picture_of_the_user_and_one_looked_at_arrive() {
-    let Some((codex, _proxy, upstream)) = session(|request| match results(request) {
+    let Some((codex, _proxy, upstream)) = CLAUDE.session(|request| match results(request) {
         0 => Messages::new().call("toolu_v", "view_image", &json!({"path": "seen.png"})).complete().reply(),
         _ => say("a red pixel"),
     }) else {
@@ -245,7 +163,7 @@ fn a_picture_of_the_user_and_one_looked_at_arrive() {
 
 #[test]
 fn codex_is_told_what_the_host_refuses() {
-    let Some((codex, _proxy, upstream)) = session(|_| {
+    let Some((codex, _proxy, upstream)) = CLAUDE.session(|_| {
         Reply::json(400, &error("invalid_request_error", "prompt is too long: 214343 tokens > 200000 maximum"))
     }) else {
         return;

@@ -22,6 +22,7 @@ pub mod responses;
 pub mod streams;
 pub mod tui;
 pub mod upstream;
+pub mod vendor;
 pub mod watchdog;
 
 use std::path::{Path, PathBuf};
