@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use codex_proxy::{
     codec::{
-        self, Asked, DecodeError, Protocol, Reader, StreamDecoder, Target,
+        self, Asked, DecodeError, NativeTools, Protocol, Reader, StreamDecoder, Target,
         chat::dialect::Dialect,
         listing,
         names::Names,
@@ -55,6 +55,7 @@ fn target(protocol: Protocol) -> Target {
         effort: None,
         accepts_images: true,
         max_output_tokens: None,
+        native_tools: NativeTools::ALL,
     }
 }
 
