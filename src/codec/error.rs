@@ -185,7 +185,29 @@ fn failure_of(
         .or_else(|| wait_in_words(&said.message.to_lowercase()))
         .or_else(|| until(SystemTime::UNIX_EPOCH + Duration::from_millis(said.reset_unix_ms?), now));
     let kind = known.unwrap_or_else(|| classify(status, &words, &said, wait.is_some()));
-    let lead = match kind {
+    told(kind, lead(kind), status, &said.message, wait)
+}
+
+/// A failure in our words and the provider's. `status` 0: none.
+pub(super) fn told(kind: FailureKind, lead: &str, status: u16, words: &str, wait: Option<Duration>) -> Failure {
+    let quoted = clean(words);
+    let mut message = lead.to_owned();
+    if status != 0 {
+        message.push_str(&format!(" (HTTP {status})"));
+    }
+    if quoted.is_empty() {
+        message.push('.');
+    } else {
+        message.push_str(": ");
+        message.push_str(&quoted);
+    }
+    let failure = Failure::new(kind, message).with_retry_after(wait);
+    if status == 0 { failure } else { failure.with_status(status) }
+}
+
+/// What is said of a kind before the provider's words.
+pub(super) fn lead(kind: FailureKind) -> &'static str {
+    match kind {
         FailureKind::Credentials => "The provider refuses the API key",
         FailureKind::Budget => "The provider wants to be paid first",
         FailureKind::Upgrade => "The provider demands another version or kind of client",
@@ -203,20 +225,7 @@ fn failure_of(
         | FailureKind::Tls
         | FailureKind::OwnLimit
         | FailureKind::Shutdown => "The provider failed",
-    };
-    let quoted = clean(&said.message);
-    let mut message = lead.to_owned();
-    if status != 0 {
-        message.push_str(&format!(" (HTTP {status})"));
     }
-    if quoted.is_empty() {
-        message.push('.');
-    } else {
-        message.push_str(": ");
-        message.push_str(&quoted);
-    }
-    let failure = Failure::new(kind, message).with_retry_after(wait);
-    if status == 0 { failure } else { failure.with_status(status) }
 }
 
 /// Wordings of a conversation that is too long, in lower case.
@@ -385,7 +394,7 @@ fn html_message(page: &str) -> String {
 }
 
 /// Text that may be shown: one line, of bounded length, without anything that looks like a key.
-pub(super) fn clean(text: &str) -> String {
+fn clean(text: &str) -> String {
     let mut line = String::new();
     // Half as much again leaves room for what is redacted, and bounds the work.
     for word in

@@ -99,31 +99,15 @@ fn failure_of(status: u16, header_wait: Option<Duration>, said: &wire::Status) -
     let words = said.message.to_lowercase();
     let wait = header_wait.or(details.wait).or_else(|| wait_in_words(&words));
     let kind = classify(status, &words, said, &details, wait.is_some());
-    let lead = match kind {
-        FailureKind::Credentials => "The provider refuses the API key",
-        FailureKind::Budget => "The provider's quota of this account is used up",
-        FailureKind::Upgrade => "The provider demands another version or kind of client",
-        FailureKind::UnknownModel => "The provider does not know the model",
-        FailureKind::Operator => "The provider does not serve this installation",
-        FailureKind::ContextLength => "The conversation is too long for the model",
-        FailureKind::RateLimit => "The provider limits the rate of requests",
-        FailureKind::Overload => "The provider is overloaded",
-        FailureKind::Timeout => "The provider timed out",
-        FailureKind::Caller => "The provider rejects the request",
-        FailureKind::Upstream
-        | FailureKind::Bug
-        | FailureKind::Connection
-        | FailureKind::NameResolution
-        | FailureKind::Tls
-        | FailureKind::OwnLimit
-        | FailureKind::Shutdown => "The provider failed",
+    // It says more of these two than others do.
+    let lead = if kind == FailureKind::Budget {
+        "The provider's quota of this account is used up"
+    } else if kind == FailureKind::Operator {
+        "The provider does not serve this installation"
+    } else {
+        error::lead(kind)
     };
-    let quoted = error::clean(&said.message);
-    let status_said = if status == 0 { String::new() } else { format!(" (HTTP {status})") };
-    let message =
-        if quoted.is_empty() { format!("{lead}{status_said}.") } else { format!("{lead}{status_said}: {quoted}") };
-    let failure = Failure::new(kind, message).with_retry_after(wait);
-    if status == 0 { failure } else { failure.with_status(status) }
+    error::told(kind, lead, status, &said.message, wait)
 }
 
 fn classify(status: u16, words: &str, said: &wire::Status, details: &Details, wait_known: bool) -> FailureKind {
