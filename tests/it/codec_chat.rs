@@ -3,27 +3,19 @@
 
 use codex_proxy::{
     codec::{
-        NativeTools, Protocol, Target,
+        Protocol, Target,
         chat::{StreamDecoder, decode_whole, dialect::Dialect, encode_request},
         names::Names,
     },
-    model::{event::Event, grammar, request::Origin},
+    model::{event::Event, grammar},
 };
 use proptest::prelude::*;
 
 use crate::support::streams::{self, Case, check_goldens, check_splits, check_truncation, check_whole_truncation};
 
 fn target(dialect: &str) -> Target {
-    Target {
-        origin: Origin::new("p", "model"),
-        model: "model".into(),
-        protocol: Protocol::Chat,
-        dialect: Dialect::named(dialect).unwrap_or_else(|| panic!("no dialect {dialect}")),
-        effort: None,
-        accepts_images: true,
-        max_output_tokens: None,
-        native_tools: NativeTools::ALL,
-    }
+    let dialect = Dialect::named(dialect).unwrap_or_else(|| panic!("no dialect {dialect}"));
+    Target { dialect, ..streams::target("p", "model", Protocol::Chat) }
 }
 
 fn names(target: &Target) -> Names {

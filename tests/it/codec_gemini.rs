@@ -4,8 +4,7 @@
 
 use codex_proxy::{
     codec::{
-        NativeTools, Protocol, Target,
-        chat::dialect::Dialect,
+        Protocol, Target,
         gemini::{
             StreamDecoder,
             continuation::{GoOn, Joiner, continue_request},
@@ -19,7 +18,7 @@ use codex_proxy::{
         event::{End, Event, IncompleteReason, ItemKind},
         failure::{Failure, FailureKind},
         grammar,
-        request::{Format, Item, Origin, Part, Request, Role},
+        request::{Format, Item, Part, Request, Role},
         usage::Usage,
     },
 };
@@ -30,16 +29,7 @@ use super::requests::{Turn, conversation, turns};
 use crate::support::streams::{self, Case, check_goldens, check_splits, check_truncation, check_whole_truncation};
 
 fn target(model: &str) -> Target {
-    Target {
-        origin: Origin::new("google", model),
-        model: model.into(),
-        protocol: Protocol::Gemini,
-        dialect: Dialect::named("generic").unwrap(),
-        effort: None,
-        accepts_images: true,
-        max_output_tokens: None,
-        native_tools: NativeTools::ALL,
-    }
+    streams::target("google", model, Protocol::Gemini)
 }
 
 // ---- streams ----

@@ -3,28 +3,18 @@
 
 use codex_proxy::{
     codec::{
-        NativeTools, Protocol, Target,
-        chat::dialect::Dialect,
+        Protocol, Target,
         messages::{StreamDecoder, decode_whole, encode_request},
         names::Names,
     },
-    model::{event::Event, grammar, request::Origin},
+    model::{event::Event, grammar},
 };
 use proptest::prelude::*;
 
 use crate::support::streams::{self, Case, check_goldens, check_splits, check_truncation, check_whole_truncation};
 
 fn target(model: &str) -> Target {
-    Target {
-        origin: Origin::new("p", model),
-        model: model.to_owned(),
-        protocol: Protocol::Messages,
-        dialect: Dialect::named("generic").unwrap(),
-        effort: None,
-        accepts_images: true,
-        max_output_tokens: None,
-        native_tools: NativeTools::ALL,
-    }
+    streams::target("p", model, Protocol::Messages)
 }
 
 fn names(target: &Target) -> Names {

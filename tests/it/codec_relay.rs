@@ -8,8 +8,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use codex_proxy::{
     codec::{
-        DecodeError, EncodeError, Encoded, NativeTools, Protocol, Target,
-        chat::dialect::Dialect,
+        DecodeError, EncodeError, Encoded, Protocol, Target,
         names::Names,
         relay::{BlobId, Relay, encode_request, refuses_blobs},
         responses::{
@@ -26,7 +25,10 @@ use codex_proxy::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::golden::{self, Differences};
+use crate::support::{
+    golden::{self, Differences},
+    streams,
+};
 
 struct Case {
     name: String,
@@ -347,16 +349,7 @@ proptest! {
 // ---- requests ----
 
 fn target() -> Target {
-    Target {
-        origin: Origin::new("native", "gpt-5.4"),
-        model: "gpt-5.4".into(),
-        protocol: Protocol::Responses,
-        dialect: Dialect::named("generic").unwrap(),
-        effort: None,
-        accepts_images: true,
-        max_output_tokens: None,
-        native_tools: NativeTools::ALL,
-    }
+    streams::target("native", "gpt-5.4", Protocol::Responses)
 }
 
 fn nobody(_: BlobId) -> Option<Origin> {

@@ -9,16 +9,11 @@ use std::{fs, path::Path};
 
 use codex_proxy::{
     codec::{
-        DecodeError, NativeTools, Protocol, Target,
-        chat::dialect::Dialect,
-        custom,
+        DecodeError, NativeTools, Protocol, Target, custom,
         relay::{Relay, encode_request},
         responses::stream::Ended,
     },
-    model::{
-        failure::FailureKind,
-        request::{LossAction, Origin},
-    },
+    model::{failure::FailureKind, request::LossAction},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -30,6 +25,7 @@ use crate::support::{
     http::Answer,
     proxy::Proxy,
     responses::{answer, exec, frame, message},
+    streams,
     upstream::{Cut, Recorded, Reply, Upstream},
 };
 
@@ -37,16 +33,7 @@ const NEITHER: NativeTools = NativeTools { custom: false, hosted: false };
 const PATCH: &str = "*** Begin Patch\n*** Add File: b\n+two \"2\"\n*** End Patch\n";
 
 fn target(native_tools: NativeTools) -> Target {
-    Target {
-        origin: Origin::new("box", "qwen4"),
-        model: "qwen4".into(),
-        protocol: Protocol::Responses,
-        dialect: Dialect::named("generic").unwrap(),
-        effort: None,
-        accepts_images: true,
-        max_output_tokens: None,
-        native_tools,
-    }
+    Target { native_tools, ..streams::target("box", "qwen4", Protocol::Responses) }
 }
 
 /// What the host is sent, and what was lost on the way.

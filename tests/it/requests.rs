@@ -6,7 +6,7 @@ use std::fs;
 
 use codex_proxy::{
     codec::{
-        EncodeError, Encoded, NativeTools, Protocol, Target,
+        EncodeError, Encoded, Protocol, Target,
         chat::{self, dialect::Dialect},
         gemini, messages,
         names::Names,
@@ -19,7 +19,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::codec_gemini::{check_contents, check_signatures};
-use crate::support::golden::{Differences, cases};
+use crate::support::{
+    golden::{Differences, cases},
+    streams,
+};
 
 /// Whose words a request is put into.
 #[derive(Debug, Clone, Copy)]
@@ -49,14 +52,9 @@ impl Column {
             Protocol::Messages | Protocol::Gemini | Protocol::Responses => "generic",
         };
         let target = Target {
-            origin: Origin::new("up", self.model),
-            model: self.model.to_owned(),
-            protocol: self.protocol,
             dialect: Dialect::named(dialect).unwrap(),
-            effort: None,
             accepts_images: self.accepts_images,
-            max_output_tokens: None,
-            native_tools: NativeTools::ALL,
+            ..streams::target("up", self.model, self.protocol)
         };
         match self.protocol {
             Protocol::Chat => chat::encode_request(request, &target),

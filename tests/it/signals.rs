@@ -4,17 +4,15 @@
 use std::time::SystemTime;
 
 use codex_proxy::{
-    codec::{
-        self, DecodeError, NativeTools, Protocol, Reader, Target, chat::dialect::Dialect, names::Names,
-        responses::stream::Identity, sse::Framer,
-    },
+    codec::{self, DecodeError, Protocol, Reader, names::Names, responses::stream::Identity, sse::Framer},
     model::{
         event::{End, Event},
         failure::{Failure, FailureKind},
-        request::Origin,
         signal::Signal,
     },
 };
+
+use crate::support::streams;
 
 /// Status, body, signal; `""`: none.
 type Row = (u16, &'static str, &'static str);
@@ -232,19 +230,6 @@ fn every_documented_error_has_its_signal() {
     }
 }
 
-fn target(protocol: Protocol) -> Target {
-    Target {
-        origin: Origin::new("up", "m"),
-        model: "m".into(),
-        protocol,
-        dialect: Dialect::named("generic").unwrap(),
-        effort: None,
-        accepts_images: false,
-        max_output_tokens: None,
-        native_tools: NativeTools::ALL,
-    }
-}
-
 /// The failure that these bytes end an answer with.
 fn within(protocol: Protocol, bytes: &[u8]) -> Failure {
     let identity = Identity { stem: "0".to_owned(), nonce: [0; 16], created_at: 0, model: "m".to_owned() };
@@ -253,7 +238,7 @@ fn within(protocol: Protocol, bytes: &[u8]) -> Failure {
         Err(error) => Some(Failure::new(FailureKind::Upstream, error.to_string())),
         Ok(()) => None,
     };
-    match Reader::new(&target(protocol), Names::default(), &identity, true, 0) {
+    match Reader::new(&streams::target("up", "m", protocol), Names::default(), &identity, true, 0) {
         Reader::Relay(mut relay) => failed(relay.feed(bytes, &mut Vec::new())).unwrap_or_else(|| relay.cut_off()),
         Reader::Translate(mut decoder) => {
             let (mut framer, mut events) = (Framer::default(), Vec::new());

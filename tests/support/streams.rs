@@ -8,18 +8,34 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use codex_proxy::{
     codec::{
-        DecodeError, chat, gemini, messages,
+        DecodeError, NativeTools, Protocol, Target,
+        chat::{self, dialect::Dialect},
+        gemini, messages,
         sse::{Frame, Framer},
     },
     model::{
         event::{End, Event, ItemKind},
         failure::{Failure, FailureKind},
         grammar,
-        request::{CallableTool, Request, Tool, ToolKind, ToolRef},
+        request::{CallableTool, Origin, Request, Tool, ToolKind, ToolRef},
     },
 };
 
 use super::golden::{self, Differences};
+
+/// A place that speaks this protocol, as most are configured.
+pub fn target(provider: &str, model: &str, protocol: Protocol) -> Target {
+    Target {
+        origin: Origin::new(provider, model),
+        model: model.to_owned(),
+        protocol,
+        dialect: Dialect::named("generic").unwrap(),
+        effort: None,
+        accepts_images: true,
+        max_output_tokens: None,
+        native_tools: NativeTools::ALL,
+    }
+}
 
 pub struct Case {
     pub name: String,
