@@ -1,6 +1,7 @@
 """Holds the Messages codec against the official anthropic package: its types for requests, its reader for answers.
 
-    anthropic_parse.py         every tests/golden/requests/*/messages.*.json and tests/golden/streams/messages/*
+    anthropic_parse.py         every tests/golden/requests/*/messages.*.json and tests/golden/streams/messages/*, and what
+                               tests/it/matrix.rs left in target/matrix/*.messages.json
     anthropic_parse.py FILE…   these requests, these cases' directories
 
 A request must be of the package's type `MessageCreateParamsStreaming`, without a key that the type does not have. An
@@ -188,7 +189,8 @@ def main(arguments):
     base_url = f"http://127.0.0.1:{server.server_port}"
     client = anthropic.Anthropic(base_url=base_url, api_key="none", max_retries=0, timeout=10)
     named = [pathlib.Path(name) for name in arguments]
-    requests = [path for path in named if path.is_file()] or sorted(ROOT.glob("golden/requests/*/messages.*.json"))
+    requests = [path for path in named if path.is_file()] or sorted(
+        [*ROOT.glob("golden/requests/*/messages.*.json"), *ROOT.parent.glob("target/matrix/*.messages.json")])
     cases = [path for path in named if path.is_dir()] or sorted(ROOT.glob("golden/streams/messages/*/"))
     if named:
         requests, cases = [p for p in requests if p in named], [p for p in cases if p in named]

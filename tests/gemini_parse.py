@@ -3,7 +3,7 @@
 
 Run by $GENAI_PYTHON, without arguments. Ends with one line, `N passed, N failed`.
 
-Requests (tests/golden/requests/*/gemini.*.json): every part of the body is read by its pydantic type, which forbids
+Requests (tests/golden/requests/*/gemini.*.json, and what tests/it/matrix.rs left in target/matrix/*.gemini.json): every part of the body is read by its pydantic type, which forbids
 fields it does not know, and then put through the client's own converters for the Gemini API, which refuse what only
 other services take. Streams (tests/golden/streams/gemini/*): every frame is a `GenerateContentResponse`, and what the
 client reads in them (text, thoughts, calls, counts) is what events.txt says.
@@ -147,6 +147,7 @@ def check_stream(case):
 def main():
     warnings.simplefilter("ignore")
     requests = sorted(ROOT.glob("requests/*/gemini.*.json"))
+    requests += sorted(ROOT.parent.parent.glob("target/matrix/*.gemini.json"))
     streams = sorted(case for case in (ROOT / "streams/gemini").iterdir() if case.name not in ODD)
     checks = [(file, lambda file=file: check_request(json.loads(file.read_text()))) for file in requests]
     checks += [(case, lambda case=case: check_stream(case)) for case in streams]
@@ -157,7 +158,7 @@ def main():
             passed += 1
         except Exception as error:
             failed += 1
-            print(f"FAILED {name.relative_to(ROOT)}: {type(error).__name__}: {error}")
+            print(f"FAILED {name.relative_to(ROOT.parent.parent)}: {type(error).__name__}: {error}")
     print(f"google-genai {google.genai.__version__}, pydantic {pydantic.VERSION}: {len(requests)} requests, "
           f"{len(streams)} streams")
     print(f"{passed} passed, {failed} failed")

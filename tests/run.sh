@@ -52,10 +52,11 @@ else
     echo "skipped cargo deny (advisories): the advisory database cannot be reached from here"
 fi
 
-rm -f target/fault-table.md
+rm -rf target/fault-table.md target/matrix target/matrix.md
 timeout 1800 cargo test --locked --no-fail-fast </dev/null 2>&1 | tee "$out/cargo"
 count "cargo test" "${PIPESTATUS[0]}" "$out/cargo" 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p'
 if [ -f target/fault-table.md ]; then echo "The fault table is in target/fault-table.md."; fi
+if [ -f target/matrix.md ]; then echo "What a change of models costs is in target/matrix.md."; fi
 
 timeout 300 "$OPENAI_PYTHON" tests/openai_parse.py </dev/null 2>&1 | tee "$out/openai" | sed 's/^/  /'
 count "openai package" "${PIPESTATUS[0]}" "$out/openai" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'

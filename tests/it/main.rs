@@ -32,6 +32,7 @@ mod gemini;
 mod harness;
 mod http;
 mod listings;
+mod matrix;
 mod messages;
 mod openai;
 mod relay;

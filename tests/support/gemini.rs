@@ -22,7 +22,7 @@ impl Gemini {
     }
 
     /// A chunk of one candidate with these parts.
-    fn parts(self, parts: &Value, finish_reason: Option<&str>) -> Self {
+    pub fn parts(self, parts: &Value, finish_reason: Option<&str>) -> Self {
         let mut candidate = json!({"content": {"role": "model", "parts": parts}, "index": 0});
         let mut usage = json!({"promptTokenCount": 100, "totalTokenCount": 100});
         if let Some(reason) = finish_reason {

@@ -20,6 +20,7 @@ pub mod process;
 pub mod proxy;
 pub mod responses;
 pub mod streams;
+pub mod strict;
 pub mod tui;
 pub mod upstream;
 pub mod vendor;
