@@ -76,6 +76,8 @@ if [ "$(id -u)" -eq 0 ]; then
     count "units" "${PIPESTATUS[0]}" "$out/units" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
     timeout 2400 tests/watchdog.sh </dev/null 2>&1 | tee "$out/watchdog" | sed 's/^/  /'
     count "watchdog" "${PIPESTATUS[0]}" "$out/watchdog" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
+    timeout 1200 tests/protocols.sh </dev/null 2>&1 | tee "$out/protocols" | sed 's/^/  /'
+    count "protocols" "${PIPESTATUS[0]}" "$out/protocols" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
     timeout 2400 tests/vm.sh </dev/null 2>&1 | tee "$out/vm" | sed 's/^/  /'
     count "virtual machines" "${PIPESTATUS[0]}" "$out/vm" 's/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p'
 else
