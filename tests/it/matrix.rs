@@ -18,11 +18,12 @@ use crate::support::{
     golden::Differences,
     proxy::Proxy,
     root,
-    strict::{Call, Host, Step, Told, Tool, Vendor},
-    upstream::{Recorded, Upstream},
+    strict::{Call, Given, Host, Step, Told, Tool, Vendor},
+    upstream::{Recorded, Reply, Upstream},
 };
 
-const VENDORS: [Vendor; 5] = [Vendor::OpenAi, Vendor::OpenRouter, Vendor::DeepSeek, Vendor::Anthropic, Vendor::Google];
+const VENDORS: [Vendor; 6] =
+    [Vendor::OpenAi, Vendor::OpenRouter, Vendor::DeepSeek, Vendor::Anthropic, Vendor::Haiku, Vendor::Google];
 
 /// How many conversations are under way at once.
 const WORKERS: usize = 3;
@@ -51,7 +52,9 @@ const ALL: [&str; 18] = [
     "user: TURN-THREE",
 ];
 
-/// How many of [`ALL`] the second turn is asked with.
+/// How many of [`ALL`] there are after the first results, after the patch, and with the second prompt.
+const RESULTS: usize = 8;
+const PATCHED: usize = 11;
 const TWO: usize = 13;
 
 /// The step that a conversation is to go on with, by its turn and by how many results it holds.
@@ -74,7 +77,7 @@ fn step(vendor: Vendor, told: &[Told]) -> Step {
         Vendor::OpenAi => format!("gAAAAABp-{}-{n}", vendor.name()),
         // It wants the thoughts themselves.
         Vendor::DeepSeek => thought.clone(),
-        Vendor::OpenRouter | Vendor::Anthropic | Vendor::Google => {
+        Vendor::OpenRouter | Vendor::Anthropic | Vendor::Haiku | Vendor::Google => {
             STANDARD.encode(format!("{} made this of thought {n}", vendor.name()))
         }
     };
@@ -112,10 +115,14 @@ struct Outcome {
     back: Losses,
 }
 
-fn host(vendor: Vendor) -> (Arc<Mutex<Host>>, Upstream) {
+/// A host at work; the request of number `fails` it answers with an error of its own.
+fn host(vendor: Vendor, fails: Option<usize>) -> (Arc<Mutex<Host>>, Upstream) {
     let host = Arc::new(Mutex::new(Host::new(vendor)));
     let at_work = Arc::clone(&host);
     let upstream = Upstream::start(move |request| {
+        if Some(request.index) == fails {
+            return Reply::error(500, "server_error", "server_error", "SCRIPTED");
+        }
         let step = step(vendor, &vendor.told(&request.json));
         at_work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).answer(request, step)
     });
@@ -123,7 +130,7 @@ fn host(vendor: Vendor) -> (Arc<Mutex<Host>>, Upstream) {
 }
 
 fn converse(a: Vendor, b: Vendor) -> Option<Outcome> {
-    let ((host_a, at_a), (host_b, at_b)) = (host(a), host(b));
+    let ((host_a, at_a), (host_b, at_b)) = (host(a, None), host(b, None));
     let config = a.config(at_a.address()) + &b.config(at_b.address());
     let proxy = Proxy::start_logging(&config, &[("UP_KEY", "sk-test-upstream")], "debug");
     let mut codex = Codex::new(proxy.endpoint())?.with_mcp_echo();
@@ -148,19 +155,8 @@ fn converse(a: Vendor, b: Vendor) -> Option<Outcome> {
     let pictures = |to: Vendor| if to.sees() { 1 + usize::from(a.sees()) } else { 0 };
     check_told(b, &to_b[0], &ALL[..TWO], pictures(b));
     check_told(a, &to_a[3], &ALL, pictures(a));
-    // Nobody is given what another thought; only a host that insists on thoughts gets those that were shown to the user.
-    for (vendor, requests, others) in [(b, &to_b[..], &given_a[..]), (a, &to_a[3..], &given_b[..])] {
-        for (request, other) in requests.iter().flat_map(|request| others.iter().map(move |other| (request, other))) {
-            let body = request.json.to_string();
-            let shown = other.step.thought.split(':').next().unwrap();
-            assert!(
-                vendor == Vendor::DeepSeek || !body.contains(shown),
-                "{a:?} to {b:?}: {shown} is told to {vendor:?}"
-            );
-            let sealed = other.step.seal != other.step.thought;
-            assert!(!sealed || !body.contains(&other.step.seal), "{a:?} to {b:?}: {vendor:?} is given a seal");
-        }
-    }
+    keep_to_themselves(b, &to_b, given_a);
+    keep_to_themselves(a, &to_a[3..], given_b);
     // Each gets back all of its own, as it was.
     for (request, own) in [(&to_a[3], &given_a[..3]), (&to_b[1], &given_b[..1])] {
         for given in own {
@@ -180,6 +176,44 @@ fn converse(a: Vendor, b: Vendor) -> Option<Outcome> {
     let [first, _, last, there, _, back, _] = &losses(&proxy.log())[..] else { panic!("{}", proxy.log()) };
     let alone = [first.clone(), last.clone()];
     Some(Outcome { pair: (a, b), alone, there: there.clone(), back: back.clone() })
+}
+
+/// Begins a turn at `a`, has `b` take it over, and `a` end it.
+fn take_over(a: Vendor, b: Vendor) -> Option<()> {
+    let ((host_a, at_a), (host_b, at_b)) = (host(a, Some(1)), host(b, None));
+    let routes = format!("[models.work]\nroutes = [\"{}/{}\", \"{}/{}\"]\n", a.name(), a.model(), b.name(), b.model());
+    let config = a.config(at_a.address()) + &b.config(at_b.address()) + &routes;
+    let proxy = Proxy::start(&config, &[("UP_KEY", "sk-test-upstream")]);
+    let codex = Codex::new(proxy.endpoint())?.with_mcp_echo();
+    fs::write(codex.work().join("given.png"), PIXEL_PNG).unwrap();
+    let run = codex.exec_with("TURN-ONE", &["-i", "given.png"]);
+    for host in [&host_a, &host_b] {
+        let refusals = &host.lock().unwrap_or_else(std::sync::PoisonError::into_inner).refusals;
+        assert!(refusals.is_empty(), "{a:?} to {b:?}: refused: {refusals:#?}");
+    }
+    run.succeeded_with("The first turn is done.");
+    assert_eq!(codex.file("notes.txt").as_deref(), Some("one \"größe\"\n"));
+    let (to_a, to_b) = (at_a.exactly(3), at_b.exactly(1));
+    let (given_a, given_b) = (&host_a.lock().unwrap().given, &host_b.lock().unwrap().given);
+    let pictures = |to: Vendor| if to.sees() && a.sees() { 2 } else { 0 };
+    check_told(b, &to_b[0], &ALL[..RESULTS], pictures(b));
+    check_told(a, &to_a[2], &ALL[..PATCHED], pictures(a));
+    keep_to_themselves(b, &to_b, given_a);
+    keep_to_themselves(a, &to_a[2..], given_b);
+    let seal = serde_json::to_string(&given_a[0].step.seal).unwrap();
+    assert!(to_a[2].json.to_string().contains(&seal), "{a:?} to {b:?}: {seal} is gone: {:#}", to_a[2].json);
+    Some(())
+}
+
+/// Nobody is given what another thought; only a host that insists on thoughts gets those that were shown to the user.
+fn keep_to_themselves(to: Vendor, requests: &[Recorded], others: &[Given]) {
+    for (request, other) in requests.iter().flat_map(|request| others.iter().map(move |other| (request, other))) {
+        let body = request.json.to_string();
+        let shown = other.step.thought.split(':').next().unwrap();
+        assert!(to == Vendor::DeepSeek || !body.contains(shown), "{shown} is told to {to:?}");
+        let sealed = other.step.seal != other.step.thought;
+        assert!(!sealed || !body.contains(&other.step.seal), "{to:?} is given a seal: {shown}");
+    }
 }
 
 /// Whether the host is told these lines and no others, and so many pictures, the user's before anything is answered.
@@ -264,37 +298,45 @@ fn table(outcomes: &[Outcome]) -> String {
     text
 }
 
+/// Does it for every ordered pair, some at a time, and gives what came of it; fails with the pairs that failed.
+fn for_each_pair<T: Send>(what: impl Fn(Vendor, Vendor) -> Option<T> + Sync) -> Vec<T> {
+    let others = |a: &Vendor| VENDORS.into_iter().filter(|b| b != a).map(|b| (*a, b)).collect::<Vec<_>>();
+    let pairs: Vec<(Vendor, Vendor)> = VENDORS.iter().flat_map(others).collect();
+    let waiting = Mutex::new(pairs.iter().copied());
+    let done: Mutex<BTreeMap<(Vendor, Vendor), T>> = Mutex::default();
+    let work = || loop {
+        let Some((a, b)) = waiting.lock().unwrap().next() else { return };
+        // A panic is told by the hook for panics; the others are to be seen, too.
+        if let Ok(Some(outcome)) = catch_unwind(AssertUnwindSafe(|| what(a, b))) {
+            done.lock().unwrap().insert((a, b), outcome);
+        }
+    };
+    std::thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(work))));
+    let done = done.into_inner().unwrap();
+    let bad: Vec<&(Vendor, Vendor)> = pairs.iter().filter(|pair| !done.contains_key(pair)).collect();
+    assert!(bad.is_empty(), "see above for {bad:?}");
+    done.into_values().collect()
+}
+
 #[test]
 fn a_conversation_goes_on_at_every_other_host_and_back() {
     if crate::support::codex_bin().is_none() {
         return;
     }
-    let pairs: Vec<(Vendor, Vendor)> =
-        VENDORS.iter().flat_map(|a| VENDORS.iter().filter(move |b| *b != a).map(move |b| (*a, *b))).collect();
-    assert_eq!(pairs.iter().map(|(a, b)| (a.protocol(), b.protocol())).collect::<BTreeSet<_>>().len(), 13);
-    let waiting = Mutex::new(pairs.clone().into_iter());
-    let done: Mutex<Vec<Outcome>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..WORKERS {
-            scope.spawn(|| {
-                loop {
-                    let Some((a, b)) = waiting.lock().unwrap().next() else { return };
-                    // It is told by the hook for panics; the others are to be seen, too.
-                    let outcome = catch_unwind(AssertUnwindSafe(|| converse(a, b)));
-                    done.lock().unwrap().extend(outcome.ok().flatten());
-                }
-            });
-        }
-    });
-    let mut outcomes = done.into_inner().unwrap();
-    outcomes.sort_by_key(|outcome| outcome.pair);
-    let good: Vec<(Vendor, Vendor)> = outcomes.iter().map(|outcome| outcome.pair).collect();
-    let bad: Vec<&(Vendor, Vendor)> = pairs.iter().filter(|pair| !good.contains(pair)).collect();
-    assert!(bad.is_empty(), "see above for {bad:?}");
+    let outcomes = for_each_pair(converse);
+    let protocols = outcomes.iter().map(|outcome| (outcome.pair.0.protocol(), outcome.pair.1.protocol()));
+    assert_eq!(protocols.collect::<BTreeSet<_>>().len(), 14, "twelve changes, and two between hosts of one protocol");
     let table = table(&outcomes);
     fs::write(root().join("target/matrix.md"), &table).unwrap();
     eprintln!("{table}");
     let mut differences = Differences::default();
     differences.compare(&root().join("tests/golden/matrix.md"), &table);
     differences.none();
+}
+
+#[test]
+fn another_host_takes_over_within_a_turn_and_gives_it_back() {
+    if crate::support::codex_bin().is_some() {
+        for_each_pair(take_over);
+    }
 }

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# What the checks of tests/units.sh, tests/watchdog.sh and tests/protocols.sh are made of. Sourced by them, which set $box, $work, $kept,
-# $port and, for `misbehaving`, $faulty (what tests/fault-build.sh made); $suite and $name are those of the box at hand.
+# What the checks of tests/units.sh, tests/watchdog.sh and tests/protocols.sh are made of. Sourced by them, which set $box,
+# $work, $kept, $port and, for `misbehaving`, $faulty (what tests/fault-build.sh made); $suite and $name are those of the
+# box at hand.
 
 # check NAME COMMAND…: one test. What it printed is shown when it fails, and what the journal says; what it told (see
 # there) always.

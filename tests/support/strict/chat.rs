@@ -196,7 +196,7 @@ pub(super) fn say(vendor: Vendor, body: &Value, step: &Step) -> Reply {
         list(&body["tools"]).iter().map(|tool| text(&tool["function"]["name"]).to_owned()).collect();
     let begun = match vendor {
         Vendor::DeepSeek => Chat::new().reasoning(&step.thought),
-        Vendor::OpenRouter | Vendor::OpenAi | Vendor::Anthropic | Vendor::Google => {
+        Vendor::OpenRouter | Vendor::OpenAi | Vendor::Anthropic | Vendor::Haiku | Vendor::Google => {
             Chat::new().delta(json!({"reasoning": step.thought, "reasoning_details": details(step)}), Value::Null)
         }
     };

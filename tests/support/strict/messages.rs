@@ -1,6 +1,6 @@
 //! Anthropic's Messages: what `https://api.anthropic.com/v1/messages` refuses.
 
-use super::{Given, Refusal, Step, Told, is_name, list, refuse, repeated, stranger, text, with};
+use super::{Given, Refusal, Step, Told, Vendor, is_name, list, refuse, repeated, stranger, text, with};
 use crate::support::messages::Messages;
 use crate::support::upstream::Reply;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ const BLOCKS: &[(&str, &str)] = &[
     ("tool_result", "type tool_use_id content is_error cache_control"),
 ];
 
-pub(super) fn check(body: &Value, given: &[Given]) -> Result<(), Refusal> {
+pub(super) fn check(vendor: Vendor, body: &Value, given: &[Given]) -> Result<(), Refusal> {
     if let Some(key) = stranger(body, FIELDS) {
         return refuse(format!("{key}: Extra inputs are not permitted"));
     }
@@ -44,7 +44,8 @@ pub(super) fn check(body: &Value, given: &[Given]) -> Result<(), Refusal> {
         check_message(m, message)?;
     }
     check_pairs(messages)?;
-    check_thoughts(body, messages, given)?;
+    check_step(body, messages)?;
+    check_thoughts(vendor, body, messages, given)?;
     // https://platform.claude.com/docs/en/build-with-claude/prompt-caching, and james-6-23/codex2api pull request 613.
     let marks = body.to_string().matches("\"cache_control\":{").count();
     if marks > 4 {
@@ -154,11 +155,11 @@ fn check_pairs(messages: &[Value]) -> Result<(), Refusal> {
     }
 }
 
-/// Thoughts are those that were given, unchanged, and what stood before them is what stood before them then: tools, system
-/// and messages (the thinking pages of the models that `src/codec/messages/models.rs` names, read 2026-11-21). Within the
-/// step under way none may be missing
+/// Thoughts are those that were given, unchanged; for the newest models what stood before them, tools and system included, is
+/// what stood there then (the pages that `src/codec/messages/models.rs` names, read 2026-11-21). Within the step under way none
+/// may be missing
 /// (<https://platform.claude.com/docs/en/build-with-claude/extended-thinking>, read 2026-11-21).
-fn check_thoughts(body: &Value, messages: &[Value], given: &[Given]) -> Result<(), Refusal> {
+fn check_thoughts(vendor: Vendor, body: &Value, messages: &[Value], given: &[Given]) -> Result<(), Refusal> {
     for (m, message) in messages.iter().enumerate() {
         for (n, block) in list(&message["content"]).iter().enumerate().filter(|(_, block)| is_thought(block)) {
             let at = format!("messages.{m}.content.{n}");
@@ -175,7 +176,7 @@ fn check_thoughts(body: &Value, messages: &[Value], given: &[Given]) -> Result<(
             let same = |key: &str| unmarked(&body[key]) == unmarked(&found.before[key]);
             let before = list(&found.before["messages"]);
             let stood = messages[..m].iter().map(unmarked).eq(before.iter().map(unmarked));
-            if !(same("tools") && same("system") && stood) {
+            if vendor != Vendor::Haiku && !(same("tools") && same("system") && stood) {
                 return refuse(format!("{at}: Invalid `signature` in `thinking` block"));
             }
         }
@@ -192,6 +193,26 @@ fn check_thoughts(body: &Value, messages: &[Value], given: &[Given]) -> Result<(
         }
     }
     Ok(())
+}
+
+/// With tokens to think with, the step under way begins with thoughts
+/// (<https://platform.claude.com/docs/en/build-with-claude/extended-thinking>, read 2026-11-21; the words from
+/// lbjlaq/Antigravity-Manager issue 139).
+fn check_step(body: &Value, messages: &[Value]) -> Result<(), Refusal> {
+    let spoken = |message: &Value| {
+        message["role"] == "user" && !list(&message["content"]).iter().any(|block| block["type"] == "tool_result")
+    };
+    let begun = messages.iter().rposition(spoken).map_or(0, |at| at + 1);
+    let first = messages.get(begun).map(|message| &message["content"][0]);
+    match first.filter(|first| body["thinking"]["type"] == "enabled" && !is_thought(first)) {
+        Some(first) => refuse(format!(
+            "messages.{begun}.content.0.type: Expected `thinking` or `redacted_thinking`, but found `{}`. When `thinking` is \
+             enabled, a final `assistant` message must start with a thinking block (preceeding the lastmost set of `tool_use` \
+             and `tool_result` blocks).",
+            text(&first["type"])
+        )),
+        None => Ok(()),
+    }
 }
 
 fn check_tools(tools: &[Value]) -> Result<(), Refusal> {
@@ -263,7 +284,7 @@ pub(super) fn told(body: &Value) -> Vec<Told> {
     told
 }
 
-pub(super) fn spoilt(body: &Value) -> Vec<(&'static str, Value)> {
+pub(super) fn spoilt(vendor: Vendor, body: &Value) -> Vec<(&'static str, Value)> {
     let messages = list(&body["messages"]);
     let at = |kind: &str| {
         let holds = |message: &Value| list(&message["content"]).iter().any(|block| block["type"] == kind);
@@ -276,11 +297,10 @@ pub(super) fn spoilt(body: &Value) -> Vec<(&'static str, Value)> {
         body["messages"][m]["content"][n][key] = value;
     };
     let last = messages.len() - 1;
-    vec![
+    let mut all = vec![
         ("an unknown field", with(body, |body| body["frequency_penalty"] = json!(1))),
         ("a signature of somebody else", with(body, |body| block(body, thought, "signature", json!("c29tZWJvZHk=")))),
         ("thoughts that were changed", with(body, |body| block(body, thought, "thinking", json!("Something else.")))),
-        ("other words before thoughts", with(body, |body| body["system"][0]["text"] = json!("Be unkind."))),
         ("a result of no call", with(body, |body| block(body, result, "tool_use_id", json!("toolu_none")))),
         (
             "a result that is missing",
@@ -297,5 +317,9 @@ pub(super) fn spoilt(body: &Value) -> Vec<(&'static str, Value)> {
             }),
         ),
         ("a name twice", with(body, |body| body["tools"][1]["name"] = body["tools"][0]["name"].clone())),
-    ]
+    ];
+    if vendor != Vendor::Haiku {
+        all.push(("other words before thoughts", with(body, |body| body["system"][0]["text"] = json!("Be unkind."))));
+    }
+    all
 }

@@ -134,8 +134,10 @@ pub enum Vendor {
     OpenRouter,
     /// DeepSeek's Chat Completions: thoughts come as `reasoning_content`, and pictures are refused.
     DeepSeek,
-    /// Anthropic's Messages.
+    /// Anthropic's Messages: a model that decides itself how much it thinks.
     Anthropic,
+    /// The same with an older model, which is given tokens to think with.
+    Haiku,
     /// Google's Gemini API.
     Google,
 }
@@ -148,6 +150,7 @@ impl Vendor {
             Self::OpenRouter => "openrouter",
             Self::DeepSeek => "deepseek",
             Self::Anthropic => "anthropic",
+            Self::Haiku => "haiku",
             Self::Google => "google",
         }
     }
@@ -157,7 +160,7 @@ impl Vendor {
         match self {
             Self::OpenAi => "responses",
             Self::OpenRouter | Self::DeepSeek => "chat",
-            Self::Anthropic => "messages",
+            Self::Anthropic | Self::Haiku => "messages",
             Self::Google => "gemini",
         }
     }
@@ -169,6 +172,7 @@ impl Vendor {
             Self::OpenRouter => "moonshotai/kimi-k3",
             Self::DeepSeek => "deepseek-v4-pro",
             Self::Anthropic => "claude-opus-5-5",
+            Self::Haiku => "claude-haiku-4-5",
             Self::Google => "gemini-3.8-flash",
         }
     }
@@ -185,12 +189,11 @@ impl Vendor {
         let dialect = match self {
             Self::OpenRouter => "dialect = \"openrouter\"\n",
             Self::DeepSeek => "dialect = \"deepseek\"\n",
-            Self::OpenAi | Self::Anthropic | Self::Google => "",
+            Self::OpenAi | Self::Anthropic | Self::Haiku | Self::Google => "",
         };
-        let images = if self == Self::OpenAi { String::new() } else { format!("images = {sees}\n") };
         format!(
             "[providers.{name}]\nprotocol = \"{protocol}\"\nbase_url = \"http://{address}{path}\"\n\
-             key = {{ env = \"UP_KEY\" }}\n{dialect}{images}[models.{name}]\nroutes = [\"{name}/{model}\"]\nimages = {sees}\n"
+             key = {{ env = \"UP_KEY\" }}\n{dialect}images = {sees}\n[models.{name}]\nroutes = [\"{name}/{model}\"]\n"
         )
     }
 
@@ -201,7 +204,7 @@ impl Vendor {
             // As Kimi's templates make them, which no other service's rules allow.
             Self::OpenRouter => format!("functions.tool:{n}"),
             Self::DeepSeek => format!("call_00_{n:0>20}"),
-            Self::Anthropic => format!("toolu_01{n:0>22}"),
+            Self::Anthropic | Self::Haiku => format!("toolu_01{n:0>22}"),
             Self::Google => format!("fc{n:0>6}"),
         }
     }
@@ -211,7 +214,7 @@ impl Vendor {
         match self {
             Self::OpenAi => responses::check(body, given),
             Self::OpenRouter | Self::DeepSeek => chat::check(self, body, given),
-            Self::Anthropic => messages::check(body, given),
+            Self::Anthropic | Self::Haiku => messages::check(self, body, given),
             Self::Google => gemini::check(body, given),
         }
     }
@@ -221,7 +224,7 @@ impl Vendor {
         match self {
             Self::OpenAi => responses::say(body, step),
             Self::OpenRouter | Self::DeepSeek => chat::say(self, body, step),
-            Self::Anthropic => messages::say(body, step),
+            Self::Anthropic | Self::Haiku => messages::say(body, step),
             Self::Google => gemini::say(body, step),
         }
     }
@@ -231,7 +234,7 @@ impl Vendor {
         match self {
             Self::OpenAi => responses::told(body),
             Self::OpenRouter | Self::DeepSeek => chat::told(body),
-            Self::Anthropic => messages::told(body),
+            Self::Anthropic | Self::Haiku => messages::told(body),
             Self::Google => gemini::told(body),
         }
     }
@@ -241,7 +244,7 @@ impl Vendor {
         match self {
             Self::OpenAi => responses::spoilt(body),
             Self::OpenRouter | Self::DeepSeek => chat::spoilt(self, body),
-            Self::Anthropic => messages::spoilt(body),
+            Self::Anthropic | Self::Haiku => messages::spoilt(self, body),
             Self::Google => gemini::spoilt(body),
         }
     }
@@ -253,7 +256,7 @@ impl Vendor {
                 "code": refusal.code}}),
             Self::OpenRouter | Self::DeepSeek => json!({"error": {"message": message, "type": "invalid_request_error",
                 "param": null, "code": refusal.code.unwrap_or("invalid_request_error")}}),
-            Self::Anthropic => super::messages::error("invalid_request_error", message),
+            Self::Anthropic | Self::Haiku => super::messages::error("invalid_request_error", message),
             Self::Google => super::gemini::error(status, "INVALID_ARGUMENT", message),
         };
         Reply::json(status, &body)
