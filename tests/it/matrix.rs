@@ -129,12 +129,19 @@ fn host(vendor: Vendor, fails: Option<usize>) -> (Arc<Mutex<Host>>, Upstream) {
     (host, upstream)
 }
 
+/// A Codex that thinks hard: without a word of it, some models do not think at all.
+fn client(proxy: &Proxy) -> Option<Codex> {
+    let mut codex = Codex::new(proxy.endpoint())?.with_mcp_echo();
+    codex.keys += "model_reasoning_effort = \"high\"\n";
+    fs::write(codex.work().join("given.png"), PIXEL_PNG).unwrap();
+    Some(codex)
+}
+
 fn converse(a: Vendor, b: Vendor) -> Option<Outcome> {
     let ((host_a, at_a), (host_b, at_b)) = (host(a, None), host(b, None));
     let config = a.config(at_a.address()) + &b.config(at_b.address());
     let proxy = Proxy::start_logging(&config, &[("UP_KEY", "sk-test-upstream")], "debug");
-    let mut codex = Codex::new(proxy.endpoint())?.with_mcp_echo();
-    fs::write(codex.work().join("given.png"), PIXEL_PNG).unwrap();
+    let mut codex = client(&proxy)?;
     let mut turn = |vendor: Vendor, prompt: &str, more: &[&str], said: &str| {
         codex.model = vendor.name().to_owned();
         let run = codex.exec_with(prompt, more);
@@ -184,8 +191,7 @@ fn take_over(a: Vendor, b: Vendor) -> Option<()> {
     let routes = format!("[models.work]\nroutes = [\"{}/{}\", \"{}/{}\"]\n", a.name(), a.model(), b.name(), b.model());
     let config = a.config(at_a.address()) + &b.config(at_b.address()) + &routes;
     let proxy = Proxy::start(&config, &[("UP_KEY", "sk-test-upstream")]);
-    let codex = Codex::new(proxy.endpoint())?.with_mcp_echo();
-    fs::write(codex.work().join("given.png"), PIXEL_PNG).unwrap();
+    let codex = client(&proxy)?;
     let run = codex.exec_with("TURN-ONE", &["-i", "given.png"]);
     for host in [&host_a, &host_b] {
         let refusals = &host.lock().unwrap_or_else(std::sync::PoisonError::into_inner).refusals;
