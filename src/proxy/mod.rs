@@ -1,5 +1,6 @@
 //! The HTTP service. Start reading at [`exchange`].
 
+mod attempt;
 pub mod body;
 pub mod capped;
 pub mod catalogue;

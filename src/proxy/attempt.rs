@@ -1,0 +1,116 @@
+//! One place is asked: from the encoded request to the beginning of its answer.
+//!
+//! Whatever fails here may be tried again or elsewhere, since nothing has been forwarded. Who decides that is
+//! [`super::exchange`].
+
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use http::header;
+
+use super::{
+    continuation::{Asks, Continuation},
+    line::Line,
+    route::Hop,
+    service::{Live, Service},
+    source::{Begun, Secrets, Source, named},
+    story::Story,
+};
+use crate::{
+    codec::{self, Asked, Protocol, Reader, relay},
+    model::failure::{Failure, FailureKind},
+};
+
+/// Sends the request to one place and reads until the answer has begun: its first item for a stream, its end for a
+/// client that wants one object.
+pub(super) async fn attempt(
+    service: &Arc<Service>,
+    live: &Arc<Live>,
+    line: &mut Line,
+    hop: &Hop,
+    asked: Asked<'_, '_>,
+    story: &mut Story,
+) -> Result<Source, Failure> {
+    let headers = line.during(live.provider_headers(hop)).await??;
+    let secrets = Secrets::of(&headers);
+    let mut blobs_refused = false;
+    let (answer, names, sent, head_time_max) = loop {
+        let known = |blob| service.origins().origin_of(blob);
+        let encoded = codec::encode_request(asked, &hop.target, known).map_err(|error| {
+            Failure::new(FailureKind::Caller, format!("{} cannot be asked this: {error}.", hop.label()))
+        })?;
+        story.lost(&encoded.losses);
+        service.counters().attempt();
+        let body = Bytes::from(encoded.body);
+        let sent = Sent::of(&body, hop.target.protocol);
+        let (items, tools) = (asked.request.input.len(), !asked.request.tools.is_empty());
+        let head_time_max = live.head_time_max(items, tools).mul_f64(hop.patience);
+        story.sent();
+        let sending = live.upstreams.send(&hop.url, headers.clone(), body, head_time_max);
+        let mut answer = line.during(sending).await?.map_err(|failure| named(failure, hop.label()))?;
+        story.answered(&answer.headers);
+        if answer.status.is_redirection() {
+            let to = answer.headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or("elsewhere");
+            let to: String = to.chars().take(200).collect();
+            let message = format!("The provider's address has moved to {to:?}; set base_url to where it is now.");
+            let failure = Failure::new(FailureKind::Operator, message).with_status(answer.status.as_u16());
+            return Err(named(secrets.hide(failure), hop.label()));
+        }
+        if answer.status.is_success() {
+            break (answer, encoded.names, sent, head_time_max);
+        }
+        let status = answer.status.as_u16();
+        let retry_after = answer.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let error = line.during(answer.error_body()).await?;
+        if !blobs_refused && hop.target.protocol == Protocol::Responses && relay::refuses_blobs(status, &error) {
+            // The host does not say which, and without them it answers.
+            blobs_refused = true;
+            service.origins().refuse(&relay::blobs_in(&sent.again));
+            continue;
+        }
+        let failure =
+            codec::decode_error(hop.target.protocol, status, retry_after.as_deref(), &error, SystemTime::now());
+        return Err(named(secrets.hide(failure), hop.label()));
+    };
+    let asks = || Asks {
+        service: Arc::clone(service),
+        live: Arc::clone(live),
+        url: hop.url.clone(),
+        headers,
+        head_time_max,
+        target: hop.target.clone(),
+        body: sent.again.clone(),
+        names: names.clone(),
+        seed: line.identity.stem.clone(),
+        request_id: line.request_id().to_owned(),
+        label: hop.label().to_owned(),
+    };
+    let continuation = Continuation::of(asked.request, live, hop, &sent.again, asks);
+    let reader = Reader::new(&hop.target, names, &line.identity, line.streaming, sent.bytes);
+    let mut source = Source::new(answer, reader, continuation, &hop.target.origin, hop.idle, hop.label(), secrets);
+    loop {
+        source.read(line).await;
+        match source.begun(line.streaming) {
+            Begun::No => {}
+            Begun::Yes => return Ok(source),
+            Begun::Failed(failure) => return Err(failure),
+        }
+    }
+}
+
+/// What is remembered of a body once it is on its way.
+struct Sent {
+    bytes: u64,
+    /// The body itself, where it may be asked again with or looked into; else empty, so that it is freed once it is sent.
+    again: Bytes,
+}
+
+impl Sent {
+    fn of(body: &Bytes, protocol: Protocol) -> Self {
+        let again = match protocol {
+            Protocol::Responses | Protocol::Gemini => body.clone(),
+            Protocol::Chat | Protocol::Messages => Bytes::new(),
+        };
+        Self { bytes: body.len() as u64, again }
+    }
+}
