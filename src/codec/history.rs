@@ -91,11 +91,7 @@ impl Pairs {
                         this.paired.insert(i);
                     }
                 }
-                Item::Message { .. }
-                | Item::Reasoning { .. }
-                | Item::Hosted { .. }
-                | Item::Compaction { .. }
-                | Item::CompactionTrigger => {}
+                Item::Message { .. } | Item::Reasoning { .. } | Item::Hosted { .. } | Item::Compaction { .. } => {}
             }
         }
         this

@@ -7,6 +7,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod chat;
+pub mod compaction;
 pub mod custom;
 pub mod demo;
 pub mod effort;
@@ -29,9 +30,11 @@ use crate::model::{
     request::{Loss, Origin, Request},
 };
 use chat::dialect::Dialect;
+use compaction::Form;
 use names::Names;
 use relay::{BlobId, Relay};
 use responses::stream::Identity;
+use seal::Sealer;
 
 /// What a provider is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,10 +147,25 @@ pub enum DecodeError {
 /// A request, as it was understood and as it came.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'r, 'a> {
-    /// As it was understood.
+    /// As it was understood; if a compaction is wanted, after [`compaction::ask`].
     pub request: &'r Request<'a>,
     /// As it came: what a host is given that speaks the client's protocol.
     pub body: &'r [u8],
+    /// Opens in it what was sealed here.
+    pub sealer: &'r Sealer,
+    /// What is wanted of the host.
+    pub task: Task,
+}
+
+/// What is wanted of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// An answer.
+    Answer,
+    /// A compaction of the host's own making: only of one that speaks the client's protocol.
+    Compaction(Form),
+    /// The text of a summary, to be made a compaction of here: see [`compaction::condense`].
+    Summary,
 }
 
 /// Puts a request into the words of the target's protocol.
@@ -161,7 +179,10 @@ pub fn encode_request(
 ) -> Result<Encoded<Names>, EncodeError> {
     match target.protocol {
         Protocol::Chat => chat::encode_request(asked.request, target),
-        Protocol::Responses => relay::encode_request(asked.body, target, known),
+        Protocol::Responses => match asked.task {
+            Task::Answer | Task::Compaction(_) => relay::encode_request(asked.body, target, asked.sealer, known),
+            Task::Summary => relay::encode_summary_request(asked.body, target, asked.sealer, known),
+        },
         Protocol::Messages => messages::encode_request(asked.request, target),
         Protocol::Gemini => gemini::encode_request(asked.request, target),
     }

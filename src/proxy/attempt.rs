@@ -17,12 +17,26 @@ use super::{
     story::Story,
 };
 use crate::{
-    codec::{self, Asked, Protocol, Reader, relay},
+    codec::{self, Asked, Protocol, Reader, Task, compaction::Form, relay},
+    config::endpoint,
     model::failure::{Failure, FailureKind},
 };
 
-/// Sends the request to one place and reads until the answer has begun: its first item for a stream, its end for a
-/// client that wants one object.
+/// Why an attempt came to nothing.
+pub(super) struct Miss {
+    pub(super) failure: Failure,
+    /// The host was asked for a compaction and does not know what that is.
+    pub(super) cannot_compact: bool,
+}
+
+impl From<Failure> for Miss {
+    fn from(failure: Failure) -> Self {
+        Self { failure, cannot_compact: false }
+    }
+}
+
+/// Sends the request to one place and reads until the answer has begun: its first item for a stream; its end for a client
+/// that wants one object, and for a compaction.
 pub(super) async fn attempt(
     service: &Arc<Service>,
     live: &Arc<Live>,
@@ -30,8 +44,12 @@ pub(super) async fn attempt(
     hop: &Hop,
     asked: Asked<'_, '_>,
     story: &mut Story,
-) -> Result<Source, Failure> {
+) -> Result<Source, Miss> {
     let headers = line.during(live.provider_headers(hop)).await??;
+    let url = match asked.task {
+        Task::Compaction(Form::Object) => endpoint::compaction(&hop.url),
+        Task::Answer | Task::Compaction(Form::Item) | Task::Summary => hop.url.clone(),
+    };
     let secrets = Secrets::of(&headers);
     let mut blobs_refused = false;
     let (answer, names, sent, head_time_max) = loop {
@@ -46,7 +64,7 @@ pub(super) async fn attempt(
         let (items, tools) = (asked.request.input.len(), !asked.request.tools.is_empty());
         let head_time_max = live.head_time_max(items, tools).mul_f64(hop.patience);
         story.sent();
-        let sending = live.upstreams.send(&hop.url, headers.clone(), body, head_time_max);
+        let sending = live.upstreams.send(&url, headers.clone(), body, head_time_max);
         let mut answer = line.during(sending).await?.map_err(|failure| named(failure, hop.label()))?;
         story.answered(&answer.headers);
         if answer.status.is_redirection() {
@@ -54,7 +72,7 @@ pub(super) async fn attempt(
             let to: String = to.chars().take(200).collect();
             let message = format!("The provider's address has moved to {to:?}; set base_url to where it is now.");
             let failure = Failure::new(FailureKind::Operator, message).with_status(answer.status.as_u16());
-            return Err(named(secrets.hide(failure), hop.label()));
+            return Err(named(secrets.hide(failure), hop.label()).into());
         }
         if answer.status.is_success() {
             break (answer, encoded.names, sent, head_time_max);
@@ -70,12 +88,16 @@ pub(super) async fn attempt(
         }
         let failure =
             codec::decode_error(hop.target.protocol, status, retry_after.as_deref(), &error, SystemTime::now());
-        return Err(named(secrets.hide(failure), hop.label()));
+        let cannot_compact = match asked.task {
+            Task::Compaction(form) => relay::cannot_compact(status, &error, form == Form::Object),
+            Task::Answer | Task::Summary => false,
+        };
+        return Err(Miss { failure: named(secrets.hide(failure), hop.label()), cannot_compact });
     };
     let asks = || Asks {
         service: Arc::clone(service),
         live: Arc::clone(live),
-        url: hop.url.clone(),
+        url,
         headers,
         head_time_max,
         target: hop.target.clone(),
@@ -86,14 +108,15 @@ pub(super) async fn attempt(
         label: hop.label().to_owned(),
     };
     let continuation = Continuation::of(asked.request, live, hop, &sent.again, asks);
-    let reader = Reader::new(&hop.target, names, &line.identity, line.streaming, sent.bytes);
+    let streaming = line.streaming || asked.task == Task::Summary;
+    let reader = Reader::new(&hop.target, names, &line.identity, streaming, sent.bytes);
     let mut source = Source::new(answer, reader, continuation, &hop.target.origin, hop.idle, hop.label(), secrets);
     loop {
         source.read(line).await;
-        match source.begun(line.streaming) {
+        match source.begun(line.streaming && asked.task == Task::Answer) {
             Begun::No => {}
             Begun::Yes => return Ok(source),
-            Begun::Failed(failure) => return Err(failure),
+            Begun::Failed(failure) => return Err(failure.into()),
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 use super::{
     attempt::attempt,
-    body,
+    body, compaction,
     line::Line,
     quarantine::Fingerprint,
     reply::Reply,
@@ -34,16 +34,16 @@ use super::{
 };
 use crate::{
     codec::{
-        Asked, Protocol, demo,
+        Asked, Protocol, Task, demo,
         responses::request::{InvalidRequest, decode_request},
     },
     model::{
         failure::{Failure, FailureKind},
-        request::{Item, Request as ModelRequest},
+        request::Request as ModelRequest,
     },
 };
 
-/// Serves `POST /v1/responses`.
+/// Serves `POST /v1/responses`, and `POST /v1/responses/compact`.
 pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request_id: String, reply: Reply) {
     let live = service.live();
     let (parts, incoming) = request.into_parts();
@@ -70,31 +70,39 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
         Ok(decoded) => decoded,
         Err(invalid) => return line.refuse(&invalid, &mut story),
     };
-    let request = decoded.request;
+    let mut request = decoded.request;
     story.asked(&request, &[]);
     if let Some(invalid) = not_here(&request) {
         return line.refuse(&invalid, &mut story);
     }
-    let choice = match route::choose(&live.settings, &service.overrides(), &request.model) {
+    let task = compaction::task(parts.uri.path(), &request);
+    let mut choice = match route::choose(&live.settings, &service.overrides(), &request.model) {
         Ok(choice) => choice,
         Err(error) => return line.fail(Failure::new(FailureKind::UnknownModel, error.to_string()), &mut story),
     };
+    if let Err(invalid) = compaction::readable(&request, &mut choice) {
+        return line.refuse(&invalid, &mut story);
+    }
     // A host that speaks the client's protocol is given what the client said; nothing of that is lost.
     let passes = |hop: &Hop| hop.target.protocol == Protocol::Responses;
     if !matches!(&choice, Choice::Routes(hops) if hops.iter().all(passes)) {
         story.lost(&decoded.losses);
     }
-    line.begin(&request, decoded.echo, service.sealer());
+    let echo = compaction::prepare(task, &mut request, &whole.bytes, decoded.echo);
+    line.begin(&request, echo, service.sealer());
 
     let hops = match choice {
         Choice::Demo => {
             story.demo();
-            line.forward(demo::answer(&request), &mut story);
+            match compaction::of_demo(task, demo::answer(&request)) {
+                Ok(events) => line.forward(events, &mut story),
+                Err(failure) => return line.fail(failure, &mut story),
+            }
             return line.finish(&mut story);
         }
         Choice::Routes(hops) => hops,
     };
-    let asked = Asked { request: &request, body: &whole.bytes };
+    let asked = Asked { request: &request, body: &whole.bytes, sealer: service.sealer(), task };
     let mut source = match begin(&service, &live, &mut line, &hops, asked, &mut story).await {
         Ok(source) => source,
         Err(failure) => return line.fail(failure, &mut story),
@@ -133,20 +141,11 @@ fn quarantined(request_id: &str) -> InvalidRequest {
 
 /// What no provider behind this program can do, and what the client should do instead.
 fn not_here(request: &ModelRequest<'_>) -> Option<InvalidRequest> {
-    if let Some(id) = &request.previous_response_id {
-        return Some(InvalidRequest {
-            param: Some("previous_response_id".to_owned()),
-            message: format!("The response {id:?} is not stored here; send the whole history in `input`."),
-            code: Some("previous_response_not_found"),
-        });
-    }
-    let at = request.input.iter().position(|item| matches!(item, Item::CompactionTrigger))?;
+    let id = request.previous_response_id.as_ref()?;
     Some(InvalidRequest {
-        param: Some(format!("input[{at}]")),
-        message: "Compaction by the provider is not available here; let the client write the summary itself (in \
-                  Codex: do not name the provider \"OpenAI\")."
-            .to_owned(),
-        code: Some("unsupported_parameter"),
+        param: Some("previous_response_id".to_owned()),
+        message: format!("The response {id:?} is not stored here; send the whole history in `input`."),
+        code: Some("previous_response_not_found"),
     })
 }
 
@@ -169,7 +168,11 @@ async fn begin(
     loop {
         let hop = round[at];
         story.tries(hop);
-        let failure = match attempt(service, live, line, hop, asked, story).await {
+        let tried = match asked.task {
+            Task::Answer => attempt(service, live, line, hop, asked, story).await.map_err(|miss| miss.failure),
+            Task::Compaction(_) | Task::Summary => compaction::attempt(service, live, line, hop, asked, story).await,
+        };
+        let failure = match tried {
             Ok(source) => return Ok(source),
             Err(failure) => failure,
         };

@@ -4,6 +4,7 @@ mod attempt;
 pub mod body;
 pub mod capped;
 pub mod catalogue;
+mod compaction;
 mod continuation;
 pub mod exchange;
 pub mod health;

@@ -11,6 +11,7 @@ use codex_proxy::{
     codec::{
         DecodeError, Protocol, Target,
         chat::dialect::Dialect,
+        compaction,
         gemini::{
             StreamDecoder,
             continuation::{GoOn, Joiner, continue_request},
@@ -135,6 +136,7 @@ fn written(events: &[Event], skipped: u64) -> String {
             Event::Start { model } => format!("start {model:?}"),
             Event::ItemOpen { item, kind: ItemKind::Message { .. } } => format!("open {} message", item.0),
             Event::ItemOpen { item, kind: ItemKind::Reasoning } => format!("open {} reasoning", item.0),
+            Event::ItemOpen { item, kind: ItemKind::Compaction } => format!("open {} compaction", item.0),
             Event::ItemOpen { item, kind: ItemKind::Call { call_id, tool } } => {
                 let space = tool.namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();
                 format!("open {} call {call_id} {space}{} ({:?})", item.0, tool.name, tool.kind)
@@ -304,8 +306,11 @@ fn requests_are_said_as_kept_and_losses_are_listed() {
     let mut differences = Differences::default();
     for case in cases("requests") {
         let body = fs::read(case.join("responses.json")).unwrap();
-        let Decoded { request, .. } =
+        let Decoded { mut request, .. } =
             decode_request(&body, &sealer).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+        if request.compact {
+            compaction::ask(&mut request);
+        }
         let mut all = String::new();
         for (model, images) in TARGETS {
             let target = request_target(model, images);
@@ -558,6 +563,7 @@ fn history(events: &[Event]) -> Vec<Item<'static>> {
                     ItemKind::Call { call_id, tool } => {
                         Item::Call { call_id: call_id.clone().into(), tool: tool.clone(), input: String::new().into() }
                     }
+                    ItemKind::Compaction => unreachable!("no provider makes one"),
                 };
                 items.push((item.0, opened));
             }

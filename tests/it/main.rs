@@ -19,6 +19,7 @@ mod codec_gemini;
 mod codec_messages;
 mod codec_relay;
 mod codex;
+mod compaction;
 mod config;
 mod ctl;
 mod ctl_incidents;

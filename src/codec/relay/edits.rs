@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 /// Changes to a text, made all at once. They do not overlap.
 pub(super) struct Edits<'a> {
-    text: &'a str,
+    pub(super) text: &'a str,
     edits: Vec<(Range<usize>, String)>,
 }
 
@@ -32,6 +32,11 @@ impl<'a> Edits<'a> {
         let at = object.as_ptr() as usize - self.text.as_ptr() as usize + object.find('{').map_or(0, |at| at + 1);
         let empty = self.text[at..].trim_start().starts_with('}');
         self.edits.push((at..at, format!("{members}{}", if empty { "" } else { "," })));
+    }
+
+    /// Puts something in at a place.
+    pub(super) fn put(&mut self, at: usize, new: String) {
+        self.edits.push((at..at, new));
     }
 
     /// Takes a range out.

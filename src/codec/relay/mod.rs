@@ -3,17 +3,20 @@
 //! ```text
 //! body ── request.rs ──► body, but for the model's name and what the host cannot read
 //! bytes ── stream.rs ──► the same bytes, whole frames only, but for the one end
-//!             └ blob.rs: which `encrypted_content` came by
+//!             ├ blob.rs: which `encrypted_content` came by
+//!             └ compaction.rs: whether a compaction came by; the text of a summary
 //! ```
 //! A host that speaks the client's own protocol is best left to speak for itself: frames pass as they came, whatever
 //! their type, and are not parsed. Only the end is looked at, because the client takes it literally, see
 //! [`model::failure`](crate::model::failure).
 
 mod blob;
+mod compaction;
 mod edits;
 mod request;
 mod stream;
 
 pub use blob::{BlobId, blobs_in};
-pub use request::{encode_request, refuses_blobs};
+pub use compaction::{holds_compaction, read_events};
+pub use request::{cannot_compact, encode_request, encode_summary_request, refuses_blobs};
 pub use stream::{Relay, Voice};

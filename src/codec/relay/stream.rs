@@ -179,6 +179,11 @@ impl Relay {
         mem::take(&mut self.blobs)
     }
 
+    /// The final object, for a client that does not stream, as far as it is here.
+    pub fn whole(&self) -> &[u8] {
+        &self.whole
+    }
+
     /// The final object, for a client that does not stream. Call it after the end.
     pub fn take_whole(&mut self) -> Vec<u8> {
         mem::take(&mut self.whole)

@@ -34,6 +34,9 @@ pub struct Echo {
     /// `tools` as they came, or none.
     tools: String,
     include_encrypted_reasoning: bool,
+    /// What is wanted is a `response.compaction`: the messages that stand before its compaction item, as elements of a
+    /// JSON array.
+    compacted: Option<Vec<u8>>,
 }
 
 impl Echo {
@@ -80,7 +83,14 @@ impl Echo {
                 Some(_) | None => "[]".to_owned(),
             },
             include_encrypted_reasoning: request.include_encrypted_reasoning,
+            compacted: None,
         }
+    }
+
+    /// For an answer to `POST /v1/responses/compact`: its object is a `response.compaction`, which repeats nothing but the
+    /// `users`' messages, see [`compaction::users`](crate::codec::compaction::users).
+    pub fn compacted(users: Vec<u8>) -> Self {
+        Self { compacted: Some(users), ..Self::default() }
     }
 }
 
@@ -179,6 +189,7 @@ enum Kind {
     Message { phase: Option<&'static str>, parts: Vec<MessagePart> },
     Reasoning { text: String, opaque: Option<Opaque> },
     Call { call_id: String, tool: ToolRef<'static>, input: String },
+    Compaction { summary: String },
 }
 
 #[derive(Debug)]
@@ -270,6 +281,9 @@ impl StreamEncoder {
     pub fn into_response(self) -> Vec<u8> {
         let mut out = Vec::new();
         match &self.ended {
+            Some(Ended::Completed) if self.echo.compacted.is_some() => {
+                self.compacted_object(&mut out, self.echo.compacted.as_deref().unwrap_or_default());
+            }
             Some(Ended::Completed) => self.response_object(&mut out, "completed", None),
             Some(Ended::Incomplete(reason)) => {
                 self.response_object(&mut out, "incomplete", Some(Problem::Incomplete(*reason)));
@@ -295,9 +309,11 @@ impl StreamEncoder {
                 };
                 (prefix, Kind::Call { call_id, tool, input: String::new() })
             }
+            ItemKind::Compaction => ("cmp", Kind::Compaction { summary: String::new() }),
         };
         let item = Item { index, id: format!("{prefix}_{}_{index}", self.identity.stem), kind };
-        if self.feed.streaming {
+        // A compaction is told when it is whole: before that there is nothing of it that a client could keep.
+        if self.feed.streaming && !matches!(item.kind, Kind::Compaction { .. }) {
             self.feed.event(out, "response.output_item.added", |out| {
                 write_member(out, "output_index", &index);
                 out.extend_from_slice(b",\"item\":");
@@ -309,7 +325,9 @@ impl StreamEncoder {
 
     fn message_delta(&mut self, key: ItemKey, delta: &str, refusal: bool, out: &mut Vec<u8>) {
         let Some(item) = self.open.get_mut(&key) else { return };
-        if let Kind::Message { parts, .. } = &mut item.kind {
+        if let Kind::Compaction { summary } = &mut item.kind {
+            summary.push_str(delta);
+        } else if let Kind::Message { parts, .. } = &mut item.kind {
             if parts.last().is_none_or(|part| part.refusal != refusal) {
                 if let Some(part) = parts.last() {
                     self.feed.part_done(&item.id, item.index, parts.len() - 1, part, out);
@@ -399,8 +417,13 @@ impl StreamEncoder {
                     });
                 }
                 if self.echo.include_encrypted_reasoning {
-                    sealed = opaque.take().map(|opaque| self.seal(&opaque));
+                    let nonce = self.nonce();
+                    sealed = opaque.take().map(|opaque| self.sealer.seal(&opaque, nonce));
                 }
+            }
+            Kind::Compaction { summary } => {
+                let nonce = self.nonce();
+                sealed = self.sealer.seal_summary(summary, nonce);
             }
             Kind::Call { tool, input, .. } => match tool.kind {
                 ToolKind::Function => self.feed.event(out, "response.function_call_arguments.done", |out| {
@@ -417,8 +440,10 @@ impl StreamEncoder {
         }
         let mut json = Vec::new();
         item.write_whole(&mut json, status, sealed.as_deref());
-        if self.feed.streaming {
-            self.feed.event(out, "response.output_item.done", |out| {
+        let is_compaction = matches!(item.kind, Kind::Compaction { .. });
+        let names = ["response.output_item.added", "response.output_item.done"];
+        for name in names.into_iter().skip(usize::from(!is_compaction)) {
+            self.feed.event(out, name, |out| {
                 write_member(out, "output_index", &index);
                 out.extend_from_slice(b",\"item\":");
                 out.extend_from_slice(&json);
@@ -428,12 +453,13 @@ impl StreamEncoder {
         self.output.insert(index, String::from_utf8(json).unwrap_or_default());
     }
 
-    fn seal(&mut self, opaque: &Opaque) -> String {
+    /// Never the same twice.
+    fn nonce(&mut self) -> [u8; 24] {
         let mut nonce = [0; 24];
         nonce[..16].copy_from_slice(&self.identity.nonce);
         nonce[16..].copy_from_slice(&self.seals.to_be_bytes());
         self.seals += 1;
-        self.sealer.seal(opaque, nonce)
+        nonce
     }
 
     fn end(&mut self, end: End, out: &mut Vec<u8>) {
@@ -477,11 +503,17 @@ impl StreamEncoder {
         out.extend_from_slice(b"}\n\n");
     }
 
-    fn response_object(&self, out: &mut Vec<u8>, status: &str, problem: Option<Problem<'_>>) {
+    /// `{"id":"resp_…","object":OBJECT,"created_at":…`
+    fn begin_object(&self, out: &mut Vec<u8>, object: &str) {
         out.extend_from_slice(b"{\"id\":\"resp_");
         out.extend_from_slice(self.identity.stem.as_bytes());
-        out.extend_from_slice(b"\",\"object\":\"response\"");
+        out.push(b'"');
+        write_next(out, "object", object);
         write_next(out, "created_at", &self.identity.created_at);
+    }
+
+    fn response_object(&self, out: &mut Vec<u8>, status: &str, problem: Option<Problem<'_>>) {
+        self.begin_object(out, "response");
         write_next(out, "status", status);
         out.extend_from_slice(b",\"background\":false,\"error\":");
         match problem {
@@ -510,17 +542,40 @@ impl StreamEncoder {
         out.extend_from_slice(b",\"output\":[");
         // A stream's first objects are empty by the API's own custom; the last one holds everything.
         if status != "in_progress" {
-            for (at, item) in self.output.values().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                out.extend_from_slice(item.as_bytes());
-            }
+            self.write_output(out);
         }
         out.extend_from_slice(b"],\"usage\":");
         match self.usage {
             Some(usage) if status != "in_progress" => write_usage(out, &usage),
             Some(_) | None => out.extend_from_slice(b"null"),
+        }
+        out.push(b'}');
+    }
+
+    /// The done items.
+    fn write_output(&self, out: &mut Vec<u8>) {
+        for (at, item) in self.output.values().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(item.as_bytes());
+        }
+    }
+
+    /// What answers `POST /v1/responses/compact`. Source: `CompactedResponse`,
+    /// <https://platform.openai.com/docs/api-reference/responses/compact> (read 2026-11-21).
+    fn compacted_object(&self, out: &mut Vec<u8>, users: &[u8]) {
+        self.begin_object(out, "response.compaction");
+        out.extend_from_slice(b",\"output\":[");
+        out.extend_from_slice(users);
+        if !users.is_empty() && !self.output.is_empty() {
+            out.push(b',');
+        }
+        self.write_output(out);
+        out.extend_from_slice(b"],\"usage\":");
+        match &self.usage {
+            Some(usage) => write_usage(out, usage),
+            None => out.extend_from_slice(b"null"),
         }
         out.push(b'}');
     }
@@ -557,6 +612,7 @@ impl Item {
             }
             Kind::Reasoning { .. } => out.extend_from_slice(b",\"type\":\"reasoning\",\"summary\":[]"),
             Kind::Call { call_id, tool, .. } => write_call(out, call_id, tool, "", "in_progress"),
+            Kind::Compaction { .. } => out.extend_from_slice(b",\"type\":\"compaction\""),
         }
         out.push(b'}');
     }
@@ -593,6 +649,10 @@ impl Item {
                 }
             }
             Kind::Call { call_id, tool, input } => write_call(out, call_id, tool, input, status),
+            Kind::Compaction { .. } => {
+                out.extend_from_slice(b",\"type\":\"compaction\"");
+                write_next(out, "encrypted_content", sealed.unwrap_or_default());
+            }
         }
         out.push(b'}');
     }

@@ -17,7 +17,7 @@ use crate::{
             thoughts::{Field, Stored, TAGS},
             wire,
         },
-        custom,
+        compaction, custom,
         names::{Names, fnv1a},
     },
     model::{
@@ -123,11 +123,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                         self.paired.insert(i);
                     }
                 }
-                Item::Message { .. }
-                | Item::Reasoning { .. }
-                | Item::Hosted { .. }
-                | Item::Compaction { .. }
-                | Item::CompactionTrigger => {}
+                Item::Message { .. } | Item::Reasoning { .. } | Item::Hosted { .. } | Item::Compaction { .. } => {}
             }
         }
     }
@@ -182,11 +178,9 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     }
                 }
                 Item::Hosted { .. } => self.losses.drop(path(i), "the work of another provider's tool"),
-                Item::Compaction { .. } | Item::CompactionTrigger => {
-                    return Err(EncodeError::Unsupported {
-                        path: path(i),
-                        why: "compaction must be resolved before a request is put into this protocol".into(),
-                    });
+                Item::Compaction { path } => {
+                    let why = compaction::NOT_READABLE.to_owned();
+                    return Err(EncodeError::Unsupported { path: path.clone(), why });
                 }
             }
         }
