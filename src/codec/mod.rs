@@ -10,6 +10,7 @@ pub mod chat;
 pub mod compaction;
 pub mod custom;
 pub mod demo;
+mod edits;
 pub mod effort;
 pub mod gemini;
 pub mod history;

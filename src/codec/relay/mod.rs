@@ -12,7 +12,6 @@
 
 mod blob;
 mod compaction;
-mod edits;
 mod request;
 mod stream;
 

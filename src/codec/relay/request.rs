@@ -20,13 +20,11 @@ use std::{borrow::Cow, ops::Range};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{
-    blob::{self, BlobId},
-    edits::Edits,
-};
+use super::blob::{self, BlobId};
 use crate::{
     codec::{
         EncodeError, Encoded, Target, compaction,
+        edits::Edits,
         names::Names,
         seal::{self, Sealer},
     },

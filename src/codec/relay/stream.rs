@@ -19,11 +19,12 @@ use memchr::{memchr, memchr2, memmem};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::{blob::BlobId, edits::Edits};
+use super::blob::BlobId;
 use crate::{
     codec::{
         DecodeError,
         chat::error::{failure_in_stream, is_html},
+        edits::Edits,
         responses::stream::{
             Ended, Identity, begin_event, one_line, write_json, write_member, write_next, write_usage,
         },
