@@ -6,6 +6,7 @@ pub mod capped;
 pub mod catalogue;
 mod compaction;
 mod continuation;
+mod database;
 pub mod exchange;
 pub mod health;
 pub mod known;

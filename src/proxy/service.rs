@@ -316,12 +316,13 @@ impl Service {
         &self.ledger
     }
 
-    /// Says what keeps usage from being recorded, unless something else is said already; `None`: that is over.
-    pub fn set_ledger_trouble(&self, trouble: Option<&str>) {
+    /// Says what keeps something from being written, unless something else is said already; `None`: that is over. `what`
+    /// is how such a trouble begins.
+    pub(super) fn set_trouble(&self, what: &str, trouble: Option<&str>) {
         let changed = self.state.send_if_modified(|now| {
             let next = match (&*now, trouble) {
-                (State::Ready, Some(trouble)) => State::Degraded(trouble.to_owned()),
-                (State::Degraded(why), None) if why.starts_with(LEDGER_TROUBLE) => State::Ready,
+                (State::Ready, Some(trouble)) => State::Degraded(format!("{what}{trouble}")),
+                (State::Degraded(why), None) if why.starts_with(what) => State::Ready,
                 (State::Ready | State::Degraded(_) | State::ConfigError(_) | State::Stopping, _) => return false,
             };
             *now = next;
