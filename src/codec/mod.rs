@@ -22,8 +22,9 @@ pub mod relay;
 pub mod responses;
 pub mod seal;
 pub mod sse;
+pub mod stored;
 
-use std::time::SystemTime;
+use std::{borrow::Cow, time::SystemTime};
 
 use crate::model::{
     event::Event,
@@ -36,6 +37,7 @@ use names::Names;
 use relay::{BlobId, Relay};
 use responses::stream::Identity;
 use seal::Sealer;
+use stored::Host;
 
 /// What a provider is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +154,10 @@ pub struct Asked<'r, 'a> {
     pub request: &'r Request<'a>,
     /// As it came: what a host is given that speaks the client's protocol.
     pub body: &'r [u8],
+    /// It did not come so: what a stored response held stands in it, and the response's name is not to be passed on.
+    pub expanded: bool,
+    /// The host that knows that response, too, and the body as it came: what that one is given.
+    pub host: Option<(&'r Host, &'r [u8])>,
     /// Opens in it what was sealed here.
     pub sealer: &'r Sealer,
     /// What is wanted of the host.
@@ -180,10 +186,13 @@ pub fn encode_request(
 ) -> Result<Encoded<Names>, EncodeError> {
     match target.protocol {
         Protocol::Chat => chat::encode_request(asked.request, target),
-        Protocol::Responses => match asked.task {
-            Task::Answer | Task::Compaction(_) => relay::encode_request(asked.body, target, asked.sealer, known),
-            Task::Summary => relay::encode_summary_request(asked.body, target, asked.sealer, known),
-        },
+        Protocol::Responses => {
+            let body = if asked.expanded { stored::without_name(asked.body) } else { Cow::Borrowed(asked.body) };
+            match asked.task {
+                Task::Answer | Task::Compaction(_) => relay::encode_request(&body, target, asked.sealer, known),
+                Task::Summary => relay::encode_summary_request(&body, target, asked.sealer, known),
+            }
+        }
         Protocol::Messages => messages::encode_request(asked.request, target),
         Protocol::Gemini => gemini::encode_request(asked.request, target),
     }

@@ -6,6 +6,9 @@
 //!
 //! - `cxp1.`: provider data such as thoughts, as JSON `{"p":provider,"f":family,"v":value}`; for its origin only.
 //! - `cxc1.`: the text of a summary that stands for a conversation; for any model.
+//!
+//! What is stored of a response never leaves this machine, and is sealed as bytes; with `cxs1.` and its id as associated
+//! data it opens under its own id only.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{
@@ -18,7 +21,10 @@ use crate::model::request::{Opaque, Origin};
 
 const THOUGHTS: &str = "cxp1.";
 const SUMMARY: &str = "cxc1.";
-const NONCE_BYTES: usize = 24;
+/// Stands before a response's id, as associated data.
+const RESPONSE: &str = "cxs1.";
+/// Bytes of a nonce.
+pub const NONCE_BYTES: usize = 24;
 
 /// Holds the key.
 #[derive(Clone)]
@@ -96,6 +102,16 @@ impl Sealer {
     pub fn open_summary(&self, text: &str) -> Result<String, OpenError> {
         let plain = self.open_text(SUMMARY, text)?;
         String::from_utf8(plain).map_err(|_| OpenError::Damaged)
+    }
+
+    /// Seals what is stored of the response `id`. `nonce` as for [`Sealer::seal`].
+    pub fn seal_response(&self, id: &str, plain: &[u8], nonce: [u8; NONCE_BYTES]) -> Option<Vec<u8>> {
+        self.seal_bytes(format!("{RESPONSE}{id}").as_bytes(), plain, nonce)
+    }
+
+    /// Opens what [`Sealer::seal_response`] gave for the same id.
+    pub fn open_response(&self, id: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.open_bytes(format!("{RESPONSE}{id}").as_bytes(), sealed).ok()
     }
 
     fn seal_text(&self, prefix: &str, plain: &[u8], nonce: [u8; NONCE_BYTES]) -> Option<String> {

@@ -11,6 +11,7 @@ use http::header;
 use super::{
     continuation::{Asks, Continuation},
     line::Line,
+    previous::asked_of,
     route::Hop,
     service::{Live, Service},
     source::{Begun, Secrets, Source, named},
@@ -51,6 +52,8 @@ pub(super) async fn attempt(
         Task::Answer | Task::Compaction(Form::Item) | Task::Summary => hop.url.clone(),
     };
     let secrets = Secrets::of(&headers);
+    let whole = asked;
+    let mut asked = asked_of(whole, hop);
     let mut blobs_refused = false;
     let (answer, names, sent, head_time_max) = loop {
         let known = |blob| service.origins().origin_of(blob);
@@ -86,6 +89,11 @@ pub(super) async fn attempt(
             service.origins().refuse(&relay::blobs_in(&sent.again));
             continue;
         }
+        if whole.expanded && !asked.expanded && relay::forgets_response(status, &error) {
+            // It had it once.
+            asked = whole;
+            continue;
+        }
         let failure =
             codec::decode_error(hop.target.protocol, status, retry_after.as_deref(), &error, SystemTime::now());
         let cannot_compact = match asked.task {
@@ -109,7 +117,12 @@ pub(super) async fn attempt(
     };
     let continuation = Continuation::of(asked.request, live, hop, &sent.again, asks);
     let streaming = line.streaming || asked.task == Task::Summary;
-    let reader = Reader::new(&hop.target, names, &line.identity, streaming, sent.bytes);
+    let mut reader = Reader::new(&hop.target, names, &line.identity, streaming, sent.bytes);
+    if let Reader::Relay(relay) = &mut reader
+        && asked.request.store
+    {
+        relay.keep_items();
+    }
     let mut source = Source::new(answer, reader, continuation, &hop.target.origin, hop.idle, hop.label(), secrets);
     loop {
         source.read(line).await;

@@ -24,6 +24,7 @@ use super::{
     attempt::attempt,
     body, compaction,
     line::Line,
+    previous::{self, Keeping, Previous},
     quarantine::Fingerprint,
     reply::Reply,
     retry::{self, Next, Progress},
@@ -37,10 +38,7 @@ use crate::{
         Asked, Protocol, Task, demo,
         responses::request::{InvalidRequest, decode_request},
     },
-    model::{
-        failure::{Failure, FailureKind},
-        request::Request as ModelRequest,
-    },
+    model::failure::{Failure, FailureKind},
 };
 
 /// Serves `POST /v1/responses`, and `POST /v1/responses/compact`.
@@ -66,15 +64,20 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     };
     #[cfg(feature = "test-faults")]
     super::testfault::in_exchange(&parts.headers);
-    let decoded = match decode_request(&whole.bytes, service.sealer()) {
+    let previous = match line.during(Previous::of(&service, &whole.bytes)).await {
+        Ok(previous) => previous,
+        Err(failure) => return line.fail(failure, &mut story),
+    };
+    let body = previous.body(&whole.bytes);
+    let decoded = match decode_request(body, service.sealer()) {
         Ok(decoded) => decoded,
-        Err(invalid) => return line.refuse(&invalid, &mut story),
+        Err(invalid) => {
+            let invalid = previous::retold(&previous, &whole.bytes, service.sealer(), invalid);
+            return line.refuse(&invalid, &mut story);
+        }
     };
     let mut request = decoded.request;
     story.asked(&request, &[]);
-    if let Some(invalid) = not_here(&request) {
-        return line.refuse(&invalid, &mut story);
-    }
     let task = compaction::task(parts.uri.path(), &request);
     let mut choice = match route::choose(&live.settings, &service.overrides(), &request.model) {
         Ok(choice) => choice,
@@ -83,12 +86,16 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     if let Err(invalid) = compaction::readable(&request, &mut choice) {
         return line.refuse(&invalid, &mut story);
     }
+    if let Some(invalid) = previous.refusal(&choice) {
+        return line.refuse(&invalid, &mut story);
+    }
     // A host that speaks the client's protocol is given what the client said; nothing of that is lost.
     let passes = |hop: &Hop| hop.target.protocol == Protocol::Responses;
     if !matches!(&choice, Choice::Routes(hops) if hops.iter().all(passes)) {
         story.lost(&decoded.losses);
     }
-    let echo = compaction::prepare(task, &mut request, &whole.bytes, decoded.echo);
+    let keeping = Keeping::of(task, &request, body, &previous);
+    let echo = compaction::prepare(task, &mut request, body, decoded.echo);
     line.begin(&request, echo, service.sealer());
 
     let hops = match choice {
@@ -98,11 +105,19 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
                 Ok(events) => line.forward(events, &mut story),
                 Err(failure) => return line.fail(failure, &mut story),
             }
+            Keeping::put(keeping, &service, &line, &story);
             return line.finish(&mut story);
         }
         Choice::Routes(hops) => hops,
     };
-    let asked = Asked { request: &request, body: &whole.bytes, sealer: service.sealer(), task };
+    let asked = Asked {
+        request: &request,
+        body,
+        expanded: previous.is_known(),
+        host: previous.host().map(|host| (host, &*whole.bytes)),
+        sealer: service.sealer(),
+        task,
+    };
     let mut source = match begin(&service, &live, &mut line, &hops, asked, &mut story).await {
         Ok(source) => source,
         Err(failure) => return line.fail(failure, &mut story),
@@ -110,11 +125,13 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     story.answers();
     // From here on nothing is tried again, so the request itself is not needed any more.
     drop(request);
+    drop(previous);
     drop(whole);
 
     loop {
         source.forward(&mut line, &mut story, &service);
         if line.ended() {
+            Keeping::put(keeping, &service, &line, &story);
             break;
         }
         match line.room().await {
@@ -137,16 +154,6 @@ fn quarantined(request_id: &str) -> InvalidRequest {
         ),
         code: Some("request_quarantined"),
     }
-}
-
-/// What no provider behind this program can do, and what the client should do instead.
-fn not_here(request: &ModelRequest<'_>) -> Option<InvalidRequest> {
-    let id = request.previous_response_id.as_ref()?;
-    Some(InvalidRequest {
-        param: Some("previous_response_id".to_owned()),
-        message: format!("The response {id:?} is not stored here; send the whole history in `input`."),
-        code: Some("previous_response_not_found"),
-    })
 }
 
 /// Sends the request to one place after another until an answer has begun, waiting between rounds.

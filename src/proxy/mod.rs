@@ -15,6 +15,7 @@ mod line;
 pub mod listing;
 pub mod origins;
 pub mod overrides;
+mod previous;
 pub mod quarantine;
 pub mod registry;
 pub mod reload;
@@ -25,6 +26,7 @@ pub mod route;
 pub mod serve;
 pub mod service;
 mod source;
+pub mod stored;
 mod story;
 #[cfg(feature = "test-faults")]
 pub mod testfault;

@@ -281,7 +281,9 @@ fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &s
                 None if path.starts_with("/responses/") => refuse(
                     StatusCode::NOT_FOUND,
                     "response_not_found",
-                    &format!("`{full}`: responses are not stored here."),
+                    &format!(
+                        "`{full}`: a stored response can be continued (`previous_response_id`), and not be read or deleted."
+                    ),
                 ),
                 None => refuse(
                     StatusCode::NOT_FOUND,

@@ -37,6 +37,7 @@ mod messages;
 mod openai;
 mod relay;
 mod requests;
+mod stored;
 mod timeline;
 mod tls;
 mod usage;

@@ -17,5 +17,5 @@ mod stream;
 
 pub use blob::{BlobId, blobs_in};
 pub use compaction::{holds_compaction, read_events};
-pub use request::{cannot_compact, encode_request, encode_summary_request, refuses_blobs};
+pub use request::{cannot_compact, encode_request, encode_summary_request, forgets_response, refuses_blobs};
 pub use stream::{Relay, Voice};

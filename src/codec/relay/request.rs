@@ -176,6 +176,13 @@ pub fn cannot_compact(status: u16, body: &[u8], object: bool) -> bool {
     }
 }
 
+/// Whether the host says that it does not know the response that the request continues. Seen from OpenAI: 400, code
+/// `previous_response_not_found` (openai/openai-agents-js and others, read 2026-11-21).
+pub fn forgets_response(status: u16, body: &[u8]) -> bool {
+    let words = String::from_utf8_lossy(&body[..body.len().min(16 * 1024)]).to_ascii_lowercase();
+    matches!(status, 400 | 404 | 422) && (words.contains("previous_response") || words.contains("previous response"))
+}
+
 fn set_effort(text: &str, reasoning: Option<&RawValue>, effort: &str, edits: &mut Edits<'_>) {
     let Some(reasoning) = reasoning else {
         return edits.insert(text, &format!("\"reasoning\":{{\"effort\":{effort}}}"));

@@ -29,6 +29,7 @@ use crate::{
             Ended, Identity, begin_event, one_line, write_json, write_member, write_next, write_usage,
         },
         sse::FRAME_BYTES_MAX,
+        stored::KEPT_BYTES_MAX,
     },
     model::{
         event::IncompleteReason,
@@ -66,6 +67,8 @@ pub struct Relay {
     ended: Option<Ended>,
     /// The answer as one object, for a client that does not stream.
     whole: Vec<u8>,
+    /// Its items, JSON, if they are wanted and not too long.
+    items: Option<Vec<String>>,
 }
 
 /// Where in a frame its lines stand.
@@ -147,7 +150,28 @@ impl Relay {
             usage: None,
             ended: None,
             whole: Vec::new(),
+            items: None,
         }
+    }
+
+    fn keep<'i>(&mut self, more: impl IntoIterator<Item = &'i RawValue>) {
+        if let Some(items) = &mut self.items {
+            items.extend(more.into_iter().filter_map(worth_keeping));
+            if items.iter().map(String::len).sum::<usize>() > KEPT_BYTES_MAX {
+                self.items = None;
+            }
+        }
+    }
+
+    /// Keeps the answer's items, for [`Self::take_items`].
+    pub fn keep_items(&mut self) {
+        self.items = Some(Vec::new());
+    }
+
+    /// The whole items of the answer, JSON, if they are kept and no more than [`KEPT_BYTES_MAX`]. Thoughts without a blob,
+    /// which only the host can look up, are not among them.
+    pub fn take_items(&mut self) -> Option<Vec<String>> {
+        self.items.take()
     }
 
     /// True once something came that the client can show or act on.
@@ -278,6 +302,11 @@ impl Relay {
                 self.begun = true;
                 if memmem::find(data, b"encrypted_content").is_some() {
                     BlobId::all_in(data, &mut self.blobs);
+                }
+                if self.items.is_some() {
+                    let data = joined(frame, marks);
+                    let event = serde_json::from_str::<Event<'_>>(&data).ok();
+                    self.keep(event.and_then(|event| event.item));
                 }
             }
             Kind::Part => self.begun = true,
@@ -418,6 +447,9 @@ impl Relay {
     fn complete(&mut self, object: &str, response: &Response<'_>, incomplete: bool, edits: &mut Edits<'_>) -> Ended {
         let counts = response.usage.and_then(|raw| Counts::read(raw.get()));
         self.usage = counts.as_ref().map(|counts| counts.usage);
+        if let Some(output) = response.output.filter(|_| self.items.as_ref().is_some_and(Vec::is_empty)) {
+            self.keep(serde_json::from_str::<Vec<&RawValue>>(output.get()).unwrap_or_default());
+        }
         if let Some(raw) = response.usage
             && counts.is_none_or(|counts| !counts.complete)
         {
@@ -476,6 +508,11 @@ pub struct Voice {
 }
 
 impl Voice {
+    /// The answer's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Sequence number of the next event.
     pub fn next(&self) -> u64 {
         self.next
@@ -577,9 +614,26 @@ struct Event<'a> {
     #[serde(borrow, default)]
     response: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    item: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     sequence_number: Option<&'a RawValue>,
+}
+
+/// An item as it is kept; `None` for thoughts without a blob.
+fn worth_keeping(item: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Item<'a> {
+        #[serde(borrow, default)]
+        r#type: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        encrypted_content: Option<&'a RawValue>,
+    }
+    let head: Item<'_> = serde_json::from_str(item.get()).ok()?;
+    let bare = head.encrypted_content.and_then(string).is_none_or(|blob| blob.is_empty());
+    let thought = head.r#type.and_then(string).is_some_and(|kind| kind == "reasoning");
+    (!(thought && bare)).then(|| one_line(item).into_owned())
 }
 
 /// A response object, as far as it is read.

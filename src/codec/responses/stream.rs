@@ -34,6 +34,8 @@ pub struct Echo {
     /// `tools` as they came, or none.
     tools: String,
     include_encrypted_reasoning: bool,
+    /// The answer may be continued by its id: its thoughts are sealed even if the client does not want them.
+    store: bool,
     /// What is wanted is a `response.compaction`: the messages that stand before its compaction item, as elements of a
     /// JSON array.
     compacted: Option<Vec<u8>>,
@@ -83,6 +85,7 @@ impl Echo {
                 Some(_) | None => "[]".to_owned(),
             },
             include_encrypted_reasoning: request.include_encrypted_reasoning,
+            store: request.store,
             compacted: None,
         }
     }
@@ -123,6 +126,8 @@ pub struct StreamEncoder {
     next_index: u32,
     /// Done items by index, as JSON.
     output: BTreeMap<u32, String>,
+    /// Those of them that are stored in another form, with what the client did not want.
+    stored: BTreeMap<u32, String>,
     usage: Option<Usage>,
 }
 
@@ -213,6 +218,7 @@ impl StreamEncoder {
             cut: Vec::new(),
             next_index: 0,
             output: BTreeMap::new(),
+            stored: BTreeMap::new(),
             usage: None,
         }
     }
@@ -225,6 +231,16 @@ impl StreamEncoder {
     /// The last usage that was reported.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    /// The answer's id.
+    pub fn id(&self) -> String {
+        format!("resp_{}", self.identity.stem)
+    }
+
+    /// The items of the answer as they are to be stored, JSON: as the client got them, and thoughts in any case sealed.
+    pub fn stored_output(&self) -> Vec<&str> {
+        self.output.iter().map(|(index, item)| self.stored.get(index).unwrap_or(item).as_str()).collect()
     }
 
     /// Sequence number of the next event.
@@ -416,7 +432,7 @@ impl StreamEncoder {
                         write_summary_part(out, text);
                     });
                 }
-                if self.echo.include_encrypted_reasoning {
+                if self.echo.include_encrypted_reasoning || self.echo.store {
                     let nonce = self.nonce();
                     sealed = opaque.take().map(|opaque| self.sealer.seal(&opaque, nonce));
                 }
@@ -440,6 +456,11 @@ impl StreamEncoder {
         }
         let mut json = Vec::new();
         item.write_whole(&mut json, status, sealed.as_deref());
+        if matches!(item.kind, Kind::Reasoning { .. }) && sealed.is_some() && !self.echo.include_encrypted_reasoning {
+            let stored = mem::take(&mut json);
+            self.stored.insert(index, String::from_utf8(stored).unwrap_or_default());
+            item.write_whole(&mut json, status, None);
+        }
         let is_compaction = matches!(item.kind, Kind::Compaction { .. });
         let names = ["response.output_item.added", "response.output_item.done"];
         for name in names.into_iter().skip(usize::from(!is_compaction)) {
