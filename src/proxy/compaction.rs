@@ -26,7 +26,7 @@ use crate::{
     codec::{
         Asked, Protocol, Task,
         compaction::{self, Form},
-        responses::{request::InvalidRequest, stream::Echo},
+        responses::{echo::Echo, request::InvalidRequest},
     },
     model::{event::Event, failure::Failure, request::Request},
 };

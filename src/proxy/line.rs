@@ -27,9 +27,10 @@ use crate::{
     codec::{
         relay::{Relay, Voice},
         responses::{
+            echo::Echo,
             error::{encode_error, encode_failure},
             request::InvalidRequest,
-            stream::{Echo, Ended, Identity, StreamEncoder, encode_failed},
+            stream::{Ended, Identity, StreamEncoder, encode_failed},
         },
         seal::Sealer,
     },

@@ -6,8 +6,9 @@
 //! a later request ─► find ◄───────────────────────────────────────────────────────────┘
 //! ```
 //! A response is in memory before its end is told, so a client that goes on at once finds it, and no exchange waits for
-//! the disk. What is lost with a process that is killed is what came in the milliseconds before. Responses whose request
-//! says `store: false` do not come here; while there are none there is no file.
+//! a write. One that names a response which is not in memory waits for it to be read. What is lost with a process that is
+//! killed is what came in the milliseconds before. Responses whose request says `store: false` do not come here; while
+//! there are none there is no file.
 
 pub mod store;
 

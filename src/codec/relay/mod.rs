@@ -14,8 +14,11 @@ mod blob;
 mod compaction;
 mod request;
 mod stream;
+mod voice;
+mod wire;
 
 pub use blob::{BlobId, blobs_in};
 pub use compaction::{holds_compaction, read_events};
 pub use request::{cannot_compact, encode_request, encode_summary_request, forgets_response, refuses_blobs};
-pub use stream::{Relay, Voice};
+pub use stream::Relay;
+pub use voice::Voice;

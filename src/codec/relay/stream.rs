@@ -16,18 +16,20 @@
 use std::{borrow::Cow, mem, ops::Range};
 
 use memchr::{memchr, memchr2, memmem};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::blob::BlobId;
+use super::{
+    blob::BlobId,
+    voice::Voice,
+    wire::{Counts, Details, Event, Response, number, string, worth_keeping},
+};
 use crate::{
     codec::{
         DecodeError,
         chat::error::{failure_in_stream, is_html},
         edits::Edits,
-        responses::stream::{
-            Ended, Identity, begin_event, one_line, write_json, write_member, write_next, write_usage,
-        },
+        responses::stream::{Ended, Identity, begin_event, one_line, write_json, write_member, write_usage},
         sse::FRAME_BYTES_MAX,
         stored::KEPT_BYTES_MAX,
     },
@@ -497,249 +499,6 @@ impl Relay {
     }
 }
 
-/// Who an answer is: what it takes to speak in its name.
-#[derive(Debug, Clone)]
-pub struct Voice {
-    id: String,
-    created_at: u64,
-    model: String,
-    /// Sequence number of the next event.
-    next: u64,
-}
-
-impl Voice {
-    /// The answer's id.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Sequence number of the next event.
-    pub fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// The same answer, so much further on.
-    pub fn at(&self, next: u64) -> Self {
-        Self { next, ..self.clone() }
-    }
-
-    /// Takes the number of the next event over from the same answer.
-    pub fn follow(&mut self, other: &Self) {
-        self.next = other.next;
-    }
-
-    /// Writes an event that changes nothing, to show that the answer is alive; see
-    /// [`StreamEncoder::keepalive`](crate::codec::responses::stream::StreamEncoder::keepalive).
-    pub fn keepalive(&self, out: &mut Vec<u8>) {
-        self.event(out, "response.in_progress", self.next.saturating_sub(1), "in_progress", None);
-    }
-
-    /// Writes the end of an answer that failed.
-    pub fn failed(&self, failure: &Failure, out: &mut Vec<u8>) {
-        self.event(out, "response.failed", self.next, "failed", Some(failure));
-    }
-
-    fn created(&mut self, out: &mut Vec<u8>) {
-        self.event(out, "response.created", self.next, "in_progress", None);
-        self.next += 1;
-    }
-
-    fn event(&self, out: &mut Vec<u8>, name: &str, number: u64, status: &str, failure: Option<&Failure>) {
-        begin_event(out, name, number);
-        out.extend_from_slice(b"\"response\":{");
-        write_member(out, "id", self.id.as_str());
-        out.extend_from_slice(b",\"object\":\"response\"");
-        write_next(out, "created_at", &self.created_at);
-        write_next(out, "status", status);
-        out.extend_from_slice(b",\"error\":");
-        match failure {
-            Some(failure) => {
-                out.push(b'{');
-                write_member(out, "code", failure.row().code_in_stream);
-                write_next(out, "message", failure.message_in_stream().as_str());
-                out.push(b'}');
-            }
-            None => out.extend_from_slice(b"null"),
-        }
-        out.extend_from_slice(b",\"incomplete_details\":null");
-        write_next(out, "model", self.model.as_str());
-        // What the official openai package wants in every response.
-        out.extend_from_slice(
-            b",\"instructions\":null,\"parallel_tool_calls\":true,\"tool_choice\":\"auto\",\"tools\":[],\"temperature\":1.0,\
-              \"top_p\":1.0,\"metadata\":{},\"output\":[],\"usage\":null}}\n\n",
-        );
-    }
-
-    /// Takes the answer's identity out of a frame; false if it tells none.
-    fn name(&mut self, data: &str) -> bool {
-        let event: Option<Event<'_>> = serde_json::from_str(data).ok();
-        let response = event.and_then(|event| event.response);
-        response.and_then(|raw| serde_json::from_str(raw.get()).ok()).is_some_and(|response| self.take_name(&response))
-    }
-
-    fn take_name(&mut self, response: &Response<'_>) -> bool {
-        let Some(id) = response.id.and_then(string) else { return false };
-        self.id = id.into_owned();
-        if let Some(at) = response.created_at.and_then(|raw| raw.get().parse::<f64>().ok()).filter(|at| *at >= 0.0) {
-            self.created_at = at as u64;
-        }
-        if let Some(model) = response.model.and_then(string) {
-            self.model = model.into_owned();
-        }
-        true
-    }
-
-    /// Takes over the last sequence number in what has passed. Without any, frames are not numbered, and ours neither.
-    fn count(&mut self, frames: &[u8]) {
-        const KEY: &[u8] = b"\"sequence_number\"";
-        // Most often this finds it in the last frame at once. Within a string the quotes would be escaped.
-        let mut before = frames;
-        while let Some(at) = memmem::rfind(before, KEY) {
-            let value = before[at + KEY.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
-            let digits = value.map_or(&[][..], |v| &v[..v.iter().take_while(|b| b.is_ascii_digit()).count()]);
-            if let Some(number) = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok()) {
-                self.next = number.saturating_add(1);
-                return;
-            }
-            before = &before[..at];
-        }
-    }
-}
-
-/// Any event, as far as it is read.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow, default)]
-    r#type: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    response: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    item: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    sequence_number: Option<&'a RawValue>,
-}
-
-/// An item as it is kept; `None` for thoughts without a blob.
-fn worth_keeping(item: &RawValue) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Item<'a> {
-        #[serde(borrow, default)]
-        r#type: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        encrypted_content: Option<&'a RawValue>,
-    }
-    let head: Item<'_> = serde_json::from_str(item.get()).ok()?;
-    let bare = head.encrypted_content.and_then(string).is_none_or(|blob| blob.is_empty());
-    let thought = head.r#type.and_then(string).is_some_and(|kind| kind == "reasoning");
-    (!(thought && bare)).then(|| one_line(item).into_owned())
-}
-
-/// A response object, as far as it is read.
-#[derive(Deserialize)]
-struct Response<'a> {
-    #[serde(borrow, default)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    object: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    created_at: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    incomplete_details: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    output: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Details<'a> {
-    #[serde(borrow, default)]
-    reason: Option<&'a RawValue>,
-}
-
-/// Token counts as a host gave them.
-struct Counts {
-    usage: Usage,
-    /// The client's parser takes them as they stand.
-    complete: bool,
-}
-
-impl Counts {
-    /// `None` if they say nothing.
-    fn read(json: &str) -> Option<Self> {
-        let wire: Wire<'_> = serde_json::from_str(json).ok()?;
-        let total = number(wire.total_tokens);
-        let (input, output) = (number(wire.input_tokens), number(wire.output_tokens));
-        // Details may be missing; if they are there, the client wants the one number.
-        let whole = |raw: Option<&RawValue>, of: fn(&DetailsWire<'_>) -> Option<u64>| {
-            raw.is_none_or(|raw| serde_json::from_str(raw.get()).is_ok_and(|details| of(&details).is_some()))
-        };
-        let complete = input.is_some()
-            && output.is_some()
-            && total.is_some()
-            && whole(wire.input_tokens_details, |details| number(details.cached_tokens))
-            && whole(wire.output_tokens_details, |details| number(details.reasoning_tokens));
-        fn read(raw: Option<&RawValue>) -> DetailsWire<'_> {
-            raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
-        }
-        let (of_input, of_output) = (read(wire.input_tokens_details), read(wire.output_tokens_details));
-        let output = output.or(number(wire.completion_tokens));
-        let input = input.or(number(wire.prompt_tokens)).or_else(|| total?.checked_sub(output?))?;
-        let output = output.or_else(|| total?.checked_sub(input)).unwrap_or(0);
-        let usage = Usage {
-            input,
-            cached: number(of_input.cached_tokens).unwrap_or(0),
-            cache_write: number(of_input.cache_write_tokens).unwrap_or(0),
-            output,
-            reasoning: number(of_output.reasoning_tokens).unwrap_or(0),
-            estimated: false,
-        };
-        Some(Self { usage, complete })
-    }
-}
-
-/// A number that somebody wrote as a fraction or a string is none to the client.
-fn number(raw: Option<&RawValue>) -> Option<u64> {
-    raw.and_then(|raw| raw.get().parse().ok())
-}
-
-/// `usage`, also under the names that Chat Completions has.
-#[derive(Deserialize)]
-struct Wire<'a> {
-    #[serde(borrow, default)]
-    input_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    prompt_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    output_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    completion_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    total_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    input_tokens_details: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    output_tokens_details: Option<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-struct DetailsWire<'a> {
-    #[serde(borrow, default)]
-    cached_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    cache_write_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning_tokens: Option<&'a RawValue>,
-}
-
 /// What a frame is, by the type in its data; hosts put it first, or name it in the `event` line as well.
 fn kind(frame: &[u8], data: &[u8], marks: &Marks) -> Kind {
     if let Some(name) = leading_type(data) {
@@ -803,15 +562,6 @@ fn joined<'f>(frame: &'f [u8], marks: &Marks) -> Cow<'f, str> {
         }
         None => Cow::Borrowed(""),
     }
-}
-
-/// The text of a JSON string; `None` for the rest.
-fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
-    if memchr(b'\\', inner.as_bytes()).is_none() {
-        return Some(Cow::Borrowed(inner));
-    }
-    serde_json::from_str(raw.get()).ok().map(Cow::Owned)
 }
 
 /// What `write` writes: JSON, and so text.

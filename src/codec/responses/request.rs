@@ -19,7 +19,7 @@ use self::values::{
     number_within, object, optional, positive, required, string, text, too_many, url, wrong,
 };
 use super::{
-    stream::Echo,
+    echo::Echo,
     wire::{self, Body},
 };
 use crate::{
