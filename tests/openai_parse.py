@@ -1,7 +1,7 @@
 """Reads answers with the official openai package, as other clients than Codex do.
 
     openai_parse.py            every tests/golden/streams/*/*/responses.sse, and the keep-alive event
-    openai_parse.py FILE…      these files
+    openai_parse.py FILE…      these files; one that ends in `.json` holds what `POST /v1/responses/compact` answered
     openai_parse.py --keepalives   which events the package lets stand between two others, as a table
 
 Each file is served on loopback and read thrice: event by event against the package's own types, strictly; through
@@ -17,7 +17,7 @@ import typing
 
 import openai
 import pydantic
-from openai.types.responses import ResponseStreamEvent
+from openai.types.responses import CompactedResponse, ResponseCompactionItem, ResponseStreamEvent, ResponseUsage
 
 ROOT = pathlib.Path(__file__).resolve().parent
 TERMINAL = ("response.completed", "response.failed", "response.incomplete")
@@ -33,12 +33,13 @@ class Replay(http.server.BaseHTTPRequestHandler):
     """Answers each POST with the class's bytes."""
 
     body = b""
+    kind = "text/event-stream"
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
         self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
+        self.send_header("content-type", self.kind)
         self.send_header("content-length", str(len(self.body)))
         self.end_headers()
         self.wfile.write(self.body)
@@ -116,6 +117,20 @@ def check_stream(client, body):
             deltas = [e["delta"] for e in expected
                       if e["type"] == "response.function_call_arguments.delta" and e["item_id"] == item.id]
             assert "".join(deltas) == item.arguments, f"arguments of {item.call_id}"
+
+
+def check_compacted(client, body):
+    """`compact()` gives all of it; what the package's types say of it holds strictly."""
+    raw = json.loads(body)
+    got = client.responses.compact(model="m", input="i")
+    assert isinstance(got, CompactedResponse) and got.object == "response.compaction", got
+    assert isinstance(got.id, str) and isinstance(got.created_at, int), got
+    ResponseUsage.model_validate(raw["usage"], strict=True)
+    *users, last = raw["output"]
+    ResponseCompactionItem.model_validate(last, strict=True)
+    assert isinstance(got.output[-1], ResponseCompactionItem), type(got.output[-1])
+    assert users and all(item["role"] == "user" for item in users), users
+    assert len(got.output) == len(raw["output"])
 
 
 def sse(events):
@@ -202,7 +217,12 @@ def main(arguments):
     passed = failed = 0
     for name, body in bodies:
         Replay.body = body
-        for check in (lambda: check_events(body), lambda: check_create(client, body), lambda: check_stream(client, body)):
+        checks = [lambda: check_events(body), lambda: check_create(client, body), lambda: check_stream(client, body)]
+        Replay.kind = "text/event-stream"
+        if name.endswith(".json"):
+            checks = [lambda: check_compacted(client, body)]
+            Replay.kind = "application/json"
+        for check in checks:
             try:
                 check()
                 passed += 1

@@ -30,6 +30,7 @@ use codex_proxy::{
         reload::{Reloader, prompt},
         serve,
         service::{Service, State},
+        stored,
     },
 };
 use tokio::{
@@ -250,6 +251,7 @@ async fn proxy(
     let mut tasks = JoinSet::new();
     tasks.spawn(forward_stops);
     let keeping = ledger::keep(Arc::clone(&service), &paths.state).map(tokio::spawn);
+    let tending = stored::tend(Arc::clone(&service), &paths.state).map(tokio::spawn);
     let reloader = Arc::new(Reloader::new(Arc::clone(&service), layers, paths.state, paths.cache, manager));
     tasks.spawn(reload_on(reload, Arc::clone(&reloader)));
     let learner = Arc::clone(&reloader);
@@ -262,10 +264,16 @@ async fn proxy(
     let serving = tokio::spawn(serve::serve(Arc::clone(&service), listener, stop, manager));
     serving.await.map_err(Stop::unforeseen)?;
     service.ledger().close();
+    service.responses().close();
     if let Some(keeping) = keeping
         && timeout(ledger::CLOSE_TIME_MAX, keeping).await.is_err()
     {
         warn!("the disk did not take the last of the record of usage in time");
+    }
+    if let Some(tending) = tending
+        && timeout(stored::CLOSE_TIME_MAX, tending).await.is_err()
+    {
+        warn!("the disk did not take the last responses in time");
     }
     tasks.shutdown().await;
     info!("stopped");

@@ -14,21 +14,22 @@ use serde_json::{Map, Value};
 use crate::model::{
     demo::{ABSENT, COMMANDS, FILE_NAME, MODEL, PRESENT, patch},
     event::{End, Event, ItemKey, ItemKind},
-    request::{CallableTool, Format, Item, Part, Request, Role, Tool, ToolKind, ToolRef},
+    request::{CallableTool, Format, Item, Part, Request, Role, Tool, ToolChoice, ToolKind, ToolRef},
     usage::Usage,
 };
 
 /// Plays the next step of the script.
 pub fn answer(request: &Request<'_>) -> Vec<Event> {
     let mut answer = Answer::new();
-    let shell = callable(request, "exec_command", ToolKind::Function);
+    let may_call = !matches!(request.tool_choice, ToolChoice::None);
+    let shell = callable(request, "exec_command", ToolKind::Function).filter(|_| may_call);
     let patcher = callable(request, "apply_patch", ToolKind::Custom);
     let since = Since::last_prompt(&request.input);
     match (&request.format, shell) {
         (Format::JsonSchema { schema, .. }, _) => answer.say(&instance_of(schema.get()), None),
         (Format::JsonObject, _) => answer.say("{}", None),
         (Format::Text, None) => answer.say(
-            "This is codex-proxy's built-in model `demo`, a script. It was given no `exec_command` tool, so there is \
+            "This is codex-proxy's built-in model `demo`, a script. It was given no `exec_command` tool to call, so there is \
              nothing it can show; what it says here stands for any text, such as the summary of a conversation.",
             None,
         ),
@@ -219,7 +220,7 @@ fn input_bytes(request: &Request<'_>) -> u64 {
             Item::Call { input, .. } => input.read().len(),
             Item::Reasoning { summary, .. } => summary.iter().map(|s| s.read().len()).sum(),
             Item::Hosted { raw, .. } => raw.get().len(),
-            Item::Compaction { .. } | Item::CompactionTrigger => 0,
+            Item::Compaction { .. } => 0,
         })
         .sum();
     bytes as u64
@@ -285,7 +286,7 @@ mod tests {
         for event in events {
             if let Event::ItemOpen { kind, .. } = event {
                 lines.push(match kind {
-                    ItemKind::Message { .. } | ItemKind::Reasoning => String::new(),
+                    ItemKind::Message { .. } | ItemKind::Reasoning | ItemKind::Compaction => String::new(),
                     ItemKind::Call { call_id, tool } => format!("{call_id} {} ", tool.name),
                 });
             } else if let Event::Text { delta, .. } | Event::CallArguments { delta, .. } = event {

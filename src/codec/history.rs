@@ -95,11 +95,7 @@ impl<'r> Pairs<'r> {
                         this.paired.insert(i);
                     }
                 }
-                Item::Message { .. }
-                | Item::Reasoning { .. }
-                | Item::Hosted { .. }
-                | Item::Compaction { .. }
-                | Item::CompactionTrigger => {}
+                Item::Message { .. } | Item::Reasoning { .. } | Item::Hosted { .. } | Item::Compaction { .. } => {}
             }
         }
         this

@@ -8,8 +8,10 @@
 
 mod answer;
 pub mod chat;
+pub mod compaction;
 pub mod custom;
 pub mod demo;
+mod edits;
 pub mod effort;
 pub mod error;
 pub mod gemini;
@@ -23,8 +25,9 @@ pub mod relay;
 pub mod responses;
 pub mod seal;
 pub mod sse;
+pub mod stored;
 
-use std::time::SystemTime;
+use std::{borrow::Cow, time::SystemTime};
 
 use crate::model::{
     event::Event,
@@ -32,9 +35,12 @@ use crate::model::{
     request::{Loss, Origin, Request},
 };
 use chat::dialect::Dialect;
+use compaction::Form;
 use names::Names;
 use relay::{BlobId, Relay};
 use responses::stream::Identity;
+use seal::Sealer;
+use stored::Host;
 
 /// What a provider is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,10 +169,29 @@ pub enum DecodeError {
 /// A request, as it was understood and as it came.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'r, 'a> {
-    /// As it was understood.
+    /// As it was understood; if a compaction is wanted, after [`compaction::ask`].
     pub request: &'r Request<'a>,
     /// As it came: what a host is given that speaks the client's protocol.
     pub body: &'r [u8],
+    /// It did not come so: what a stored response held stands in it, and the response's name is not to be passed on.
+    pub expanded: bool,
+    /// The host that knows that response, too, and the body as it came: what that one is given.
+    pub host: Option<(&'r Host, &'r [u8])>,
+    /// Opens in it what was sealed here.
+    pub sealer: &'r Sealer,
+    /// What is wanted of the host.
+    pub task: Task,
+}
+
+/// What is wanted of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// An answer.
+    Answer,
+    /// A compaction of the host's own making: only of one that speaks the client's protocol.
+    Compaction(Form),
+    /// The text of a summary, to be made a compaction of here: see [`compaction::condense`].
+    Summary,
 }
 
 /// Puts a request into the words of the target's protocol.
@@ -180,7 +205,13 @@ pub fn encode_request(
 ) -> Result<Encoded<Names>, EncodeError> {
     match target.protocol {
         Protocol::Chat => chat::encode_request(asked.request, target),
-        Protocol::Responses => relay::encode_request(asked.body, target, known),
+        Protocol::Responses => {
+            let body = if asked.expanded { stored::without_name(asked.body) } else { Cow::Borrowed(asked.body) };
+            match asked.task {
+                Task::Answer | Task::Compaction(_) => relay::encode_request(&body, target, asked.sealer, known),
+                Task::Summary => relay::encode_summary_request(&body, target, asked.sealer, known),
+            }
+        }
         Protocol::Messages => messages::encode_request(asked.request, target),
         Protocol::Gemini => gemini::encode_request(asked.request, target),
     }

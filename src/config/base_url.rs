@@ -6,7 +6,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
 /// What people leave at the end when they copy an address from an example.
-const PASTED: &[&[&str]] = &[&["chat", "completions"], &["completions"], &["responses"], &["messages"], &["models"]];
+const PASTED: &[&[&str]] = &[
+    &["chat", "completions"],
+    &["completions"],
+    &["responses"],
+    &["responses", "compact"],
+    &["messages"],
+    &["models"],
+];
 
 /// The normal form of a base URL: no trailing slash, no `/chat/completions` or the like, no doubled `/v1`.
 ///

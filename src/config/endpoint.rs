@@ -27,6 +27,11 @@ pub fn url(base: &Url, protocol: Protocol, model: &str) -> Url {
     }
 }
 
+/// Where a host that speaks Responses is asked for a `response.compaction`: below `responses`, what [`url()`] gave.
+pub fn compaction(responses: &Url) -> Url {
+    base_url::under(responses, "/compact")
+}
+
 /// The path that a host without any gets. `None`: that is a matter of the dialect.
 pub fn bare_path(protocol: Protocol) -> Option<&'static str> {
     match protocol {
@@ -77,5 +82,7 @@ mod tests {
         ] {
             assert_eq!(at(base, protocol, model), expected);
         }
+        let responses = url(&base_url::normalise("https://h", "/v1").unwrap(), Protocol::Responses, "m");
+        assert_eq!(compaction(&responses).as_str(), "https://h/v1/responses/compact");
     }
 }

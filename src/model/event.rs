@@ -28,9 +28,9 @@ pub enum Event {
         /// What it is.
         kind: ItemKind,
     },
-    /// Text of a message.
+    /// Text of a message, or of a compaction.
     Text {
-        /// An open message.
+        /// An open message or compaction.
         item: ItemKey,
         /// Not empty.
         delta: String,
@@ -93,6 +93,8 @@ pub enum ItemKind {
         /// As the client declared it.
         tool: ToolRef<'static>,
     },
+    /// A summary that stands for the conversation so far. Its text is sealed by the encoder and shown to nobody.
+    Compaction,
 }
 
 /// How an answer ended.

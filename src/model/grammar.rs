@@ -24,6 +24,7 @@ pub struct Checker {
 #[derive(Debug, PartialEq)]
 enum Open {
     Message,
+    Compaction,
     Reasoning { opaque: bool },
     Call,
 }
@@ -57,13 +58,19 @@ impl Checker {
                 }
                 let open = match kind {
                     ItemKind::Message { .. } => Open::Message,
+                    ItemKind::Compaction => Open::Compaction,
                     ItemKind::Reasoning => Open::Reasoning { opaque: false },
                     ItemKind::Call { call_id, .. } if call_id.is_empty() => return fail("a call without an id"),
                     ItemKind::Call { .. } => Open::Call,
                 };
                 self.open.insert(*item, open);
             }
-            Event::Text { item, delta } | Event::Refusal { item, delta } => {
+            Event::Text { item, delta } => {
+                if !matches!(self.open.get(item), Some(Open::Message | Open::Compaction)) || delta.is_empty() {
+                    return fail("text that is empty or outside an open message");
+                }
+            }
+            Event::Refusal { item, delta } => {
                 if self.open.get(item) != Some(&Open::Message) || delta.is_empty() {
                     return fail("text that is empty or outside an open message");
                 }

@@ -47,6 +47,8 @@ pub struct Request<'a> {
     pub max_output_tokens: Option<u64>,
     /// Server-sent events, or one JSON object.
     pub stream: bool,
+    /// What is wanted is no answer but a compaction of the conversation (`compaction_trigger`).
+    pub compact: bool,
     /// Whether the client allows the exchange to be kept for `previous_response_id`.
     pub store: bool,
     /// The stored response this one continues.
@@ -127,13 +129,12 @@ pub enum Item<'a> {
         /// The item as it came.
         raw: &'a RawValue,
     },
-    /// A sealed summary that stands for everything before it.
+    /// A summary that stands for everything before it, and that only the host which made it can read. What was sealed
+    /// here is opened when the request is read, and is a message.
     Compaction {
-        /// `encrypted_content` as it came.
-        sealed: Text<'a>,
+        /// Where its `encrypted_content` stands, in the client's terms: `input[3].encrypted_content`.
+        path: String,
     },
-    /// The client asks for a [`Item::Compaction`] instead of an answer.
-    CompactionTrigger,
 }
 
 /// Who speaks.

@@ -12,41 +12,36 @@
 
 use std::{
     mem,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
-use http::{Request, header};
+use http::Request;
 use hyper::body::Incoming;
 use tokio::time::sleep;
 
 use super::{
-    body,
-    continuation::{Asks, Continuation},
+    attempt::attempt,
+    body, compaction,
     line::Line,
+    previous::{self, Keeping, Previous},
     quarantine::Fingerprint,
     reply::Reply,
     retry::{self, Next, Progress},
     route::{self, Choice, Hop},
     service::{Live, Service},
-    source::{Begun, Secrets, Source, named},
+    source::Source,
     story::Story,
 };
 use crate::{
     codec::{
-        self, Asked, Protocol, Reader, demo,
-        refusal::{self, Amends},
-        relay,
+        Asked, Protocol, Task, demo,
         responses::request::{InvalidRequest, decode_request},
     },
-    model::{
-        failure::{Failure, FailureKind},
-        request::{Item, Request as ModelRequest},
-    },
+    model::failure::{Failure, FailureKind},
 };
 
-/// Serves `POST /v1/responses`.
+/// Serves `POST /v1/responses`, and `POST /v1/responses/compact`.
 pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request_id: String, reply: Reply) {
     let live = service.live();
     let (parts, incoming) = request.into_parts();
@@ -69,35 +64,60 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     };
     #[cfg(feature = "test-faults")]
     super::testfault::in_exchange(&parts.headers);
-    let decoded = match decode_request(&whole.bytes, service.sealer()) {
-        Ok(decoded) => decoded,
-        Err(invalid) => return line.refuse(&invalid, &mut story),
+    let previous = match line.during(Previous::of(&service, &whole.bytes)).await {
+        Ok(previous) => previous,
+        Err(failure) => return line.fail(failure, &mut story),
     };
-    let request = decoded.request;
+    let body = previous.body(&whole.bytes);
+    let decoded = match decode_request(body, service.sealer()) {
+        Ok(decoded) => decoded,
+        Err(invalid) => {
+            let invalid = previous::retold(&previous, &whole.bytes, service.sealer(), invalid);
+            return line.refuse(&invalid, &mut story);
+        }
+    };
+    let mut request = decoded.request;
     story.asked(&request, &[]);
-    if let Some(invalid) = not_here(&request) {
-        return line.refuse(&invalid, &mut story);
-    }
-    let choice = match route::choose(&live.settings, &service.overrides(), &request.model) {
+    let task = compaction::task(parts.uri.path(), &request);
+    let mut choice = match route::choose(&live.settings, &service.overrides(), &request.model) {
         Ok(choice) => choice,
         Err(error) => return line.fail(Failure::new(FailureKind::UnknownModel, error.to_string()), &mut story),
     };
+    if let Err(invalid) = compaction::readable(&request, &mut choice) {
+        return line.refuse(&invalid, &mut story);
+    }
+    if let Some(invalid) = previous.refusal(&choice) {
+        return line.refuse(&invalid, &mut story);
+    }
     // A host that speaks the client's protocol is given what the client said; nothing of that is lost.
     let passes = |hop: &Hop| hop.target.protocol == Protocol::Responses;
     if !matches!(&choice, Choice::Routes(hops) if hops.iter().all(passes)) {
         story.lost(&decoded.losses);
     }
-    line.begin(&request, decoded.echo, service.sealer());
+    let keeping = Keeping::of(task, &request, body, &previous);
+    let echo = compaction::prepare(task, &mut request, body, decoded.echo);
+    line.begin(&request, echo, service.sealer());
 
     let hops = match choice {
         Choice::Demo => {
             story.demo();
-            line.forward(demo::answer(&request), &mut story);
+            match compaction::of_demo(task, demo::answer(&request)) {
+                Ok(events) => line.forward(events, &mut story),
+                Err(failure) => return line.fail(failure, &mut story),
+            }
+            Keeping::put(keeping, &service, &line, &story);
             return line.finish(&mut story);
         }
         Choice::Routes(hops) => hops,
     };
-    let asked = Asked { request: &request, body: &whole.bytes };
+    let asked = Asked {
+        request: &request,
+        body,
+        expanded: previous.is_known(),
+        host: previous.host().map(|host| (host, &*whole.bytes)),
+        sealer: service.sealer(),
+        task,
+    };
     let mut source = match begin(&service, &live, &mut line, &hops, asked, &mut story).await {
         Ok(source) => source,
         Err(failure) => return line.fail(failure, &mut story),
@@ -105,11 +125,13 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     story.answers();
     // From here on nothing is tried again, so the request itself is not needed any more.
     drop(request);
+    drop(previous);
     drop(whole);
 
     loop {
         source.forward(&mut line, &mut story, &service);
         if line.ended() {
+            Keeping::put(keeping, &service, &line, &story);
             break;
         }
         match line.room().await {
@@ -134,25 +156,6 @@ fn quarantined(request_id: &str) -> InvalidRequest {
     }
 }
 
-/// What no provider behind this program can do, and what the client should do instead.
-fn not_here(request: &ModelRequest<'_>) -> Option<InvalidRequest> {
-    if let Some(id) = &request.previous_response_id {
-        return Some(InvalidRequest {
-            param: Some("previous_response_id".to_owned()),
-            message: format!("The response {id:?} is not stored here; send the whole history in `input`."),
-            code: Some("previous_response_not_found"),
-        });
-    }
-    let at = request.input.iter().position(|item| matches!(item, Item::CompactionTrigger))?;
-    Some(InvalidRequest {
-        param: Some(format!("input[{at}]")),
-        message: "Compaction by the provider is not available here; let the client write the summary itself (in \
-                  Codex: do not name the provider \"OpenAI\")."
-            .to_owned(),
-        code: Some("unsupported_parameter"),
-    })
-}
-
 /// Sends the request to one place after another until an answer has begun, waiting between rounds.
 async fn begin(
     service: &Arc<Service>,
@@ -172,7 +175,11 @@ async fn begin(
     loop {
         let hop = round[at];
         story.tries(hop);
-        let failure = match attempt(service, live, line, hop, asked, story).await {
+        let tried = match asked.task {
+            Task::Answer => attempt(service, live, line, hop, asked, story).await.map_err(|miss| miss.failure),
+            Task::Compaction(_) | Task::Summary => compaction::attempt(service, live, line, hop, asked, story).await,
+        };
+        let failure = match tried {
             Ok(source) => return Ok(source),
             Err(failure) => failure,
         };
@@ -213,115 +220,6 @@ async fn begin(
             }
             Next::GiveUp => return Err(failure),
         }
-    }
-}
-
-/// Sends the request to one place and reads until the answer has begun: its first item for a stream, its end for a
-/// client that wants one object.
-async fn attempt(
-    service: &Arc<Service>,
-    live: &Arc<Live>,
-    line: &mut Line,
-    hop: &Hop,
-    asked: Asked<'_, '_>,
-    story: &mut Story,
-) -> Result<Source, Failure> {
-    let headers = line.during(live.provider_headers(hop)).await??;
-    let secrets = Secrets::of(&headers);
-    // What the host's refusal asked for: once is enough, whatever it was.
-    let mut amends = None;
-    let without_thoughts = OnceLock::new();
-    let mut asked = asked;
-    let (answer, names, sent, head_time_max) = loop {
-        let known = |blob| service.origins().origin_of(blob);
-        let encoded = codec::encode_request(asked, &hop.target, known).map_err(|error| {
-            Failure::new(FailureKind::Caller, format!("{} cannot be asked this: {error}.", hop.label()))
-        })?;
-        story.lost(&encoded.losses);
-        service.counters().attempt();
-        let body = Bytes::from(encoded.body);
-        let sent = Sent::of(&body, hop.target.protocol);
-        let (items, tools) = (asked.request.input.len(), !asked.request.tools.is_empty());
-        let head_time_max = live.head_time_max(items, tools).mul_f64(hop.patience);
-        story.sent();
-        let sending = live.upstreams.send(&hop.url, headers.clone(), body, head_time_max);
-        let mut answer = line.during(sending).await?.map_err(|failure| named(failure, hop.label()))?;
-        story.answered(&answer.headers);
-        if answer.status.is_redirection() {
-            let to = answer.headers.get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or("elsewhere");
-            let to: String = to.chars().take(200).collect();
-            let message = format!("The provider's address has moved to {to:?}; set base_url to where it is now.");
-            let failure = Failure::new(FailureKind::Operator, message).with_status(answer.status.as_u16());
-            return Err(named(secrets.hide(failure), hop.label()));
-        }
-        if answer.status.is_success() {
-            break (answer, encoded.names, sent, head_time_max);
-        }
-        let status = answer.status.as_u16();
-        let retry_after = answer.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let error = line.during(answer.error_body()).await?;
-        if amends.is_none() {
-            amends = Amends::of(hop.target.protocol, status, &error);
-            match amends {
-                Some(Amends::WithoutBlobs) => {
-                    // The host does not say which, and without them it answers.
-                    story.amends("without blobs that may be another host's");
-                    service.origins().refuse(&relay::blobs_in(&sent.again));
-                    continue;
-                }
-                Some(Amends::WithoutThoughts) if asked.request.has_opaque() => {
-                    story.amends("without the thoughts of earlier answers");
-                    story.lost(&refusal::lost_thoughts(asked.request));
-                    asked.request = without_thoughts.get_or_init(|| asked.request.without_opaque());
-                    continue;
-                }
-                Some(Amends::WithoutThoughts) | None => {}
-            }
-        }
-        let failure =
-            codec::decode_error(hop.target.protocol, status, retry_after.as_deref(), &error, SystemTime::now());
-        return Err(named(secrets.hide(failure), hop.label()));
-    };
-    let asks = || Asks {
-        service: Arc::clone(service),
-        live: Arc::clone(live),
-        url: hop.url.clone(),
-        headers,
-        head_time_max,
-        target: hop.target.clone(),
-        body: sent.again.clone(),
-        names: names.clone(),
-        seed: line.identity.stem.clone(),
-        request_id: line.request_id().to_owned(),
-        label: hop.label().to_owned(),
-    };
-    let continuation = Continuation::of(asked.request, live, hop, &sent.again, asks);
-    let reader = Reader::new(&hop.target, names, &line.identity, line.streaming, sent.bytes);
-    let mut source = Source::new(answer, reader, continuation, &hop.target.origin, hop.idle, hop.label(), secrets);
-    loop {
-        source.read(line).await;
-        match source.begun(line.streaming) {
-            Begun::No => {}
-            Begun::Yes => return Ok(source),
-            Begun::Failed(failure) => return Err(failure),
-        }
-    }
-}
-
-/// What is remembered of a body once it is on its way.
-struct Sent {
-    bytes: u64,
-    /// The body itself, where it may be asked again with or looked into; else empty, so that it is freed once it is sent.
-    again: Bytes,
-}
-
-impl Sent {
-    fn of(body: &Bytes, protocol: Protocol) -> Self {
-        let again = match protocol {
-            Protocol::Responses | Protocol::Gemini => body.clone(),
-            Protocol::Chat | Protocol::Messages => Bytes::new(),
-        };
-        Self { bytes: body.len() as u64, again }
     }
 }
 

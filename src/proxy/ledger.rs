@@ -12,7 +12,7 @@ pub mod store;
 
 use std::{
     future::Future,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -28,6 +28,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use self::store::{Limits, Row, Store, StoreError};
+use super::database::Holder;
 use crate::host::log::chain;
 
 /// The file's name in the state directory.
@@ -117,7 +118,7 @@ pub fn keep<O: Owner>(owner: Arc<O>, state: &Path) -> Option<impl Future<Output 
         closing: owner.ledger().closing.subscribe(),
         owner,
         rows,
-        writer: Writer { file: state.join(FILE), store: None, checked: false },
+        holder: Holder::new(state.join(FILE)),
         batch: Vec::new(),
         lost_before: None,
     };
@@ -128,7 +129,7 @@ struct Keeper<O> {
     owner: Arc<O>,
     closing: watch::Receiver<bool>,
     rows: mpsc::Receiver<Row>,
-    writer: Writer,
+    holder: Holder<Store>,
     /// What the file has not taken yet.
     batch: Vec<Row>,
     /// While it cannot be written: how many rows had been lost before.
@@ -165,7 +166,7 @@ impl<O: Owner> Keeper<O> {
                     None => return false,
                 },
                 () = said(&mut self.closing), if !self.rows.is_closed() => self.rows.close(),
-                () = sleep(IDLE_MAX), if self.writer.store.is_some() => self.close_file().await,
+                () = sleep(IDLE_MAX), if self.holder.is_open() => self.close_file().await,
             }
         }
         true
@@ -193,18 +194,18 @@ impl<O: Owner> Keeper<O> {
         let count = batch.len();
         let limits = self.owner.limits();
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let without = self.writer.without_file();
-        let mut writer = std::mem::replace(&mut self.writer, without);
+        let without = self.holder.without_file();
+        let mut holder = std::mem::replace(&mut self.holder, without);
         let writing = spawn_blocking(move || {
-            let result = writer.write(&batch, limits, now_s);
-            (writer, batch, result)
+            let result = holder.with(|store| append(store, &batch, limits, now_s));
+            (holder, batch, result)
         });
-        let Ok((writer, batch, result)) = writing.await else {
+        let Ok((holder, batch, result)) = writing.await else {
             // A defect; its text is in the log already.
             self.owner.ledger().lost(count);
             return Ok(());
         };
-        self.writer = writer;
+        self.holder = holder;
         match result {
             Ok(()) => {
                 self.owner.ledger().written.fetch_add(count as u64, Relaxed);
@@ -218,7 +219,7 @@ impl<O: Owner> Keeper<O> {
             }
             Err(error) => {
                 self.batch = batch;
-                let (text, path) = (chain(&error), self.writer.file.display());
+                let (text, path) = (chain(&error), self.holder.file.display());
                 // Each time, for a reload may have made the state another one.
                 self.owner.trouble(Some(&format!("{path}: {text}")));
                 if self.lost_before.is_none() {
@@ -231,7 +232,7 @@ impl<O: Owner> Keeper<O> {
     }
 
     async fn close_file(&mut self) {
-        if let Some(store) = self.writer.store.take() {
+        if let Some(store) = self.holder.take() {
             // Merges the journal, which waits for the disk.
             drop(spawn_blocking(move || drop(store)).await);
         }
@@ -244,58 +245,14 @@ async fn said(closing: &mut watch::Receiver<bool>) {
     drop(closing.wait_for(|closing| *closing).await);
 }
 
-/// The file, open or not.
-struct Writer {
-    file: PathBuf,
-    store: Option<Store>,
-    /// It was read through for damage.
-    checked: bool,
-}
-
-impl Writer {
-    /// The same, closed: what stands here while the other one writes.
-    fn without_file(&self) -> Self {
-        Self { file: self.file.clone(), store: None, checked: self.checked }
+/// Appends rows, and deletes old ones when it is time.
+fn append(store: &mut Store, batch: &[Row], limits: Limits, now_s: u64) -> Result<(), StoreError> {
+    store.append(batch)?;
+    // The rows are in; what cannot be deleted now can be later.
+    if let Err(error) = store.prune(limits, now_s) {
+        warn!(codex_error = chain(&error), "cannot delete old rows from the record of usage, trying again later");
     }
-
-    /// Blocks on the disk.
-    fn write(&mut self, batch: &[Row], limits: Limits, now_s: u64) -> Result<(), StoreError> {
-        match self.append(batch, limits, now_s) {
-            Err(error) if error.is_damage() => {
-                self.store = None;
-                let aside = store::set_aside(&self.file)?;
-                warn!(
-                    codex_path = %self.file.display(),
-                    codex_aside = %aside.display(),
-                    codex_error = chain(&error),
-                    "the record of usage was damaged; it is set aside and a new one begun"
-                );
-                self.append(batch, limits, now_s)
-            }
-            result => result,
-        }
-    }
-
-    fn append(&mut self, batch: &[Row], limits: Limits, now_s: u64) -> Result<(), StoreError> {
-        // Who deletes the file wants a new one.
-        let store = match self.store.take().filter(|store| store.is_at(&self.file)) {
-            Some(store) => self.store.insert(store),
-            None => {
-                let store = Store::open(&self.file)?;
-                if !self.checked {
-                    store.check()?;
-                    self.checked = true;
-                }
-                self.store.insert(store)
-            }
-        };
-        store.append(batch)?;
-        // The rows are in; what cannot be deleted now can be later.
-        if let Err(error) = store.prune(limits, now_s) {
-            warn!(codex_error = chain(&error), "cannot delete old rows from the record of usage, trying again later");
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 #[cfg(test)]

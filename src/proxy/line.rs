@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     body::BodyError,
     health::Outcome,
+    previous::Answer,
     reply::{LastWords, Reply},
     service::{Live, Service},
     story::Story,
@@ -26,9 +27,10 @@ use crate::{
     codec::{
         relay::{Relay, Voice},
         responses::{
+            echo::Echo,
             error::{encode_error, encode_failure},
             request::InvalidRequest,
-            stream::{Echo, Ended, Identity, StreamEncoder, encode_failed},
+            stream::{Ended, Identity, StreamEncoder, encode_failed},
         },
         seal::Sealer,
     },
@@ -70,6 +72,8 @@ struct Relayed {
     usage: Option<Usage>,
     /// The one object for a client that does not stream.
     whole: Vec<u8>,
+    /// The answer's items, if they are to be stored.
+    items: Option<Vec<String>>,
 }
 
 impl Line {
@@ -207,15 +211,19 @@ impl Line {
             ended: None,
             usage: None,
             whole: Vec::new(),
+            items: None,
         });
         // Comments say nothing to the client, and the next keep-alive is due as it was.
         let said = relay.frames() > relayed.frames || relay.ended().is_some();
         relayed.frames = relay.frames();
         relayed.voice.follow(relay.voice());
         if let Some(ended) = relay.ended() {
+            // The host may have named its answer late.
+            relayed.voice = relay.voice().clone();
             relayed.ended = Some(ended.clone());
             relayed.usage = relay.usage();
             relayed.whole = relay.take_whole();
+            relayed.items = relay.take_items();
         }
         story.first_event();
         if first {
@@ -277,6 +285,22 @@ impl Line {
             Some(relayed) => relayed.ended.is_some(),
             None => self.encoder.as_ref().is_some_and(|encoder| encoder.ended().is_some()),
         }
+    }
+
+    /// The answer, if it ended as one that can be continued: complete, or cut short.
+    pub(super) fn answer(&self) -> Option<Answer<'_>> {
+        let (ended, answer) = match (&self.relayed, &self.encoder) {
+            (Some(relayed), _) => {
+                let items = relayed.items.as_ref()?.iter().map(String::as_str).collect();
+                (relayed.ended.as_ref(), Answer { id: relayed.voice.id().into(), items, relayed: true })
+            }
+            (None, Some(encoder)) => {
+                let answer = Answer { id: encoder.id().into(), items: encoder.stored_output(), relayed: false };
+                (encoder.ended(), answer)
+            }
+            (None, None) => return None,
+        };
+        matches!(ended, Some(Ended::Completed | Ended::Incomplete(_))).then_some(answer)
     }
 
     /// The end was forwarded: what is left is the one object for a client that does not stream, and the record.

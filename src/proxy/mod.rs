@@ -1,9 +1,12 @@
 //! The HTTP service. Start reading at [`exchange`].
 
+mod attempt;
 pub mod body;
 pub mod capped;
 pub mod catalogue;
+mod compaction;
 mod continuation;
+mod database;
 pub mod exchange;
 pub mod health;
 pub mod known;
@@ -12,6 +15,7 @@ mod line;
 pub mod listing;
 pub mod origins;
 pub mod overrides;
+mod previous;
 pub mod quarantine;
 pub mod registry;
 pub mod reload;
@@ -22,6 +26,7 @@ pub mod route;
 pub mod serve;
 pub mod service;
 mod source;
+pub mod stored;
 mod story;
 #[cfg(feature = "test-faults")]
 pub mod testfault;

@@ -1,7 +1,8 @@
 //! Listeners, connections, the HTTP surface, and an orderly stop.
 //!
 //! Everything that is decided before a body is read is decided here: is the caller local and known, does the path
-//! exist, is it built. The one path with a life of its own is `POST /v1/responses`, see [`super::exchange`].
+//! exist, is it built. What has a life of its own is `POST /v1/responses` and `/v1/responses/compact`, see
+//! [`super::exchange`].
 
 use std::{
     convert::Infallible,
@@ -161,9 +162,11 @@ pub(super) async fn connection<F>(
     }
 }
 
+/// Where a `response.compaction` is asked for, as [`normalise`] gives it.
+pub(super) const COMPACT: &str = "/responses/compact";
+
 /// Paths of the Responses API and its neighbours that are known and not built, with what to do instead.
-const UNBUILT: [(&str, &str); 17] = [
-    ("/responses/compact", "Compaction by the provider is not built; let the client write the summary."),
+const UNBUILT: [(&str, &str); 16] = [
     ("/responses/input_tokens", "Token counting is not built."),
     ("/chat/completions", "This proxy answers the Responses API; chat clients can call the provider directly."),
     ("/completions", "Use POST /v1/responses."),
@@ -220,7 +223,7 @@ fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &s
     };
     // Without a token that can be read nobody can show it; what is answered then is what everybody may know.
     let known = service.knows(request.headers().get(header::AUTHORIZATION)) || !service.has_token();
-    if let Some(text) = config_error.filter(|_| known && path == "/responses" && method == Method::POST) {
+    if let Some(text) = config_error.filter(|_| known && is_exchange(path) && method == Method::POST) {
         return Some(refuse(StatusCode::BAD_REQUEST, "configuration_error", &text));
     }
     if !known {
@@ -244,7 +247,7 @@ fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &s
         ));
     }
     Some(match path {
-        "/responses" => match method {
+        path if is_exchange(path) => match method {
             Method::POST => return None,
             _ => not_allowed(&full, "POST", request_id),
         },
@@ -278,19 +281,26 @@ fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &s
                 None if path.starts_with("/responses/") => refuse(
                     StatusCode::NOT_FOUND,
                     "response_not_found",
-                    &format!("`{full}`: responses are not stored here."),
+                    &format!(
+                        "`{full}`: a stored response can be continued (`previous_response_id`), and not be read or deleted."
+                    ),
                 ),
                 None => refuse(
                     StatusCode::NOT_FOUND,
                     "path_not_found",
                     &format!(
-                        "`{full}` does not exist; there are POST /v1/responses, GET /v1/models, GET /health and GET \
-                         /metrics."
+                        "`{full}` does not exist; there are POST /v1/responses, POST /v1/responses/compact, GET \
+                         /v1/models, GET /health and GET /metrics."
                     ),
                 ),
             }
         }
     })
+}
+
+/// Whether a path, as [`normalise`] gives it, is answered by a model.
+fn is_exchange(path: &str) -> bool {
+    path == "/responses" || path == COMPACT
 }
 
 /// The path without `/v1` (pasted once, twice or not at all) and without a trailing slash.

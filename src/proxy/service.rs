@@ -25,6 +25,7 @@ use super::{
     registry::Registry,
     reports::Reports,
     route::{self, Hop},
+    stored::Responses,
     upstream::Upstreams,
 };
 use crate::{
@@ -40,6 +41,8 @@ use crate::{
 
 /// How a trouble of the ledger begins, so that it is known again when it is over.
 const LEDGER_TROUBLE: &str = "usage is not recorded: ";
+/// How a trouble with stored responses begins.
+pub(super) const STORED_TROUBLE: &str = "responses are not stored: ";
 
 /// Whether and how requests are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +84,7 @@ pub struct Service {
     registry: Arc<Registry>,
     reports: Reports,
     ledger: Ledger,
+    responses: Responses,
     /// What a reload last found wrong; empty if it found nothing.
     reload_error: Mutex<String>,
     /// Counts what others may want to show: state, settings, what is switched.
@@ -253,6 +257,7 @@ impl Service {
             registry: Arc::default(),
             reports: Reports::default(),
             ledger: Ledger::default(),
+            responses: Responses::default(),
             reload_error: Mutex::default(),
             changes: watch::Sender::new(0),
             began: Instant::now(),
@@ -316,12 +321,18 @@ impl Service {
         &self.ledger
     }
 
-    /// Says what keeps usage from being recorded, unless something else is said already; `None`: that is over.
-    fn set_ledger_trouble(&self, trouble: Option<&str>) {
+    /// Responses that may be continued.
+    pub fn responses(&self) -> &Responses {
+        &self.responses
+    }
+
+    /// Says what keeps something from being written, unless something else is said already; `None`: that is over. `what`
+    /// is how such a trouble begins.
+    pub(super) fn set_trouble(&self, what: &str, trouble: Option<&str>) {
         let changed = self.state.send_if_modified(|now| {
             let next = match (&*now, trouble) {
-                (State::Ready, Some(trouble)) => State::Degraded(format!("{LEDGER_TROUBLE}{trouble}")),
-                (State::Degraded(why), None) if why.starts_with(LEDGER_TROUBLE) => State::Ready,
+                (State::Ready, Some(trouble)) => State::Degraded(format!("{what}{trouble}")),
+                (State::Degraded(why), None) if why.starts_with(what) => State::Ready,
                 (State::Ready | State::Degraded(_) | State::ConfigError(_) | State::Stopping, _) => return false,
             };
             *now = next;
@@ -535,6 +546,6 @@ impl ledger::Owner for Service {
     }
 
     fn trouble(&self, trouble: Option<&str>) {
-        self.set_ledger_trouble(trouble);
+        self.set_trouble(LEDGER_TROUBLE, trouble);
     }
 }

@@ -15,7 +15,12 @@ use super::{
     continuation::Continuation, line::Line, service::Service, story::Story, timer::LazyTimer, upstream::Answer,
 };
 use crate::{
-    codec::{DecodeError, Reader, StreamDecoder, relay::Relay, responses::stream::Ended, sse::Framer},
+    codec::{
+        DecodeError, Reader, StreamDecoder, compaction,
+        relay::{self, Relay},
+        responses::stream::Ended,
+        sse::Framer,
+    },
     model::{
         event::{End, Event},
         failure::{Failure, FailureKind},
@@ -110,6 +115,9 @@ enum Form {
 const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Once the host has said how the answer ended, only its usage is waited for: some never close the stream.
 const AFTER_END_TIME_MAX: Duration = Duration::from_secs(10);
+/// A relayed answer of which nothing may pass before its end is waited for up to this size in bytes: a compaction is one
+/// item and its repetition.
+const PASSED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes that may be read after the answer's end, so that the connection can serve the next request.
 const DRAIN_TIME_MAX: Duration = Duration::from_millis(20);
 
@@ -166,13 +174,45 @@ impl Source {
                 }
                 Begun::No
             }
-            Reading::Relay { relay, .. } => match relay.ended() {
+            Reading::Relay { relay, passed, .. } => match relay.ended() {
                 _ if streaming && relay.begun() => Begun::Yes,
+                None if passed.len() > PASSED_BYTES_MAX => Begun::Yes,
                 Some(Ended::Failed(failure)) => Begun::Failed(failure.clone()),
                 Some(Ended::Completed | Ended::Incomplete(_)) => Begun::Yes,
                 None => Begun::No,
             },
         }
+    }
+
+    /// Whether a host that speaks the client's protocol has given a compaction. Ask when the answer is over; of one that
+    /// is too long to wait for its end it is believed.
+    pub(super) fn holds_compaction(&self) -> bool {
+        match &self.reading {
+            Reading::Translate { .. } => false,
+            Reading::Relay { relay, passed, .. } => {
+                relay.ended().is_none() || relay::holds_compaction(passed, relay.whole())
+            }
+        }
+    }
+
+    /// Makes a compaction of the summary that the answer, which is over, holds: see [`compaction::condense`].
+    pub(super) fn condense(&mut self, limited: bool) -> Result<(), Failure> {
+        let events = match &mut self.reading {
+            Reading::Translate { events, .. } => mem::take(events),
+            Reading::Relay { relay, passed, .. } => match relay.ended() {
+                Some(ended) => relay::read_events(passed, relay.whole(), ended, relay.usage()),
+                None => {
+                    let message = "The answer that is to be a summary of the conversation does not end.";
+                    let failure = Failure::new(FailureKind::Upstream, message);
+                    vec![Event::End(End::Failed(failure))]
+                }
+            },
+        };
+        let events =
+            compaction::condense(events, limited).map_err(|failure| named(self.secrets.hide(failure), &self.label))?;
+        self.reading =
+            Reading::Translate { framer: Framer::default(), decoder: None, events, looked_at: 0, continuation: None };
+        Ok(())
     }
 
     /// Hands on what came since the last time.

@@ -17,12 +17,15 @@ use super::{
     route::Hop,
     service::{Live, Service},
 };
-use crate::model::{
-    demo,
-    failure::{Failure, FailureKind, Level},
-    request::{Loss, Request as ModelRequest},
-    signal::Signal,
-    usage::Usage,
+use crate::{
+    codec::stored::Host,
+    model::{
+        demo,
+        failure::{Failure, FailureKind, Level},
+        request::{Loss, Request as ModelRequest},
+        signal::Signal,
+        usage::Usage,
+    },
 };
 
 /// Logs an event under its `MESSAGE_ID` and reports it under the same id. The level of an entry is part of its call site,
@@ -128,6 +131,11 @@ impl Story {
             facts.attempts = self.attempts;
             facts.route.clone_from(&self.route);
         });
+    }
+
+    /// Who was asked last.
+    pub(super) fn host(&self) -> Host {
+        Host { provider: self.provider.clone(), account: known(&self.account).map(str::to_owned) }
     }
 
     /// The built-in model answers.

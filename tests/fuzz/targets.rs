@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use codex_proxy::{
     codec::{
-        self, Asked, DecodeError, NativeTools, Protocol, Reader, StreamDecoder, Target,
+        self, Asked, DecodeError, NativeTools, Protocol, Reader, StreamDecoder, Target, Task,
         chat::dialect::Dialect,
         listing,
         names::Names,
@@ -20,7 +20,7 @@ use codex_proxy::{
         event::{End, Event},
         failure::{Failure, FailureKind},
         grammar,
-        request::Origin,
+        request::{Origin, Request},
     },
 };
 use proptest::{prelude::*, test_runner::TestCaseError};
@@ -63,11 +63,15 @@ fn identity() -> Identity {
     Identity { stem: "0123".to_owned(), nonce: [9; 16], created_at: 1_795_000_000, model: "work".to_owned() }
 }
 
+fn asked<'r, 'a>(request: &'r Request<'a>, body: &'r [u8], sealer: &'r Sealer) -> Asked<'r, 'a> {
+    Asked { request, body, expanded: false, host: None, sealer, task: Task::Answer }
+}
+
 /// The names of the tools that were declared, as the protocol has them.
 fn names(target: &Target) -> Names {
-    let decoded = decode_request(ASKED.as_bytes(), &Sealer::new(&KEY)).unwrap();
-    let asked = Asked { request: &decoded.request, body: ASKED.as_bytes() };
-    codec::encode_request(asked, target, |_| None).unwrap().names
+    let sealer = Sealer::new(&KEY);
+    let decoded = decode_request(ASKED.as_bytes(), &sealer).unwrap();
+    codec::encode_request(asked(&decoded.request, ASKED.as_bytes(), &sealer), target, |_| None).unwrap().names
 }
 
 fn decoder(protocol: Protocol) -> StreamDecoder {
@@ -290,9 +294,13 @@ fn requests() {
                 return Ok(());
             }
         };
-        let asked = Asked { request: &decoded.request, body: &body };
-        for protocol in Protocol::BUILT {
-            let target = target(*protocol);
+        let asked = asked(&decoded.request, &body, &sealer);
+        let mut tried: Vec<(Protocol, Task)> =
+            Protocol::BUILT.iter().map(|protocol| (*protocol, Task::Answer)).collect();
+        tried.push((Protocol::Responses, Task::Summary));
+        for (protocol, task) in tried {
+            let target = target(protocol);
+            let asked = Asked { task, ..asked };
             let encode = || codec::encode_request(asked, &target, |_| None);
             let (Ok(encoded), Ok(again)) = (encode(), encode()) else { continue };
             prop_assert_eq!(&encoded.body, &again.body, "the same request, other bytes");

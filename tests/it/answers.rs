@@ -217,7 +217,7 @@ fn answers() -> impl Strategy<Value = Vec<Event>> {
                 for (delta, refusal) in deltas {
                     queue.push(match kind {
                         ItemKind::Message { .. } if refusal => Event::Refusal { item, delta },
-                        ItemKind::Message { .. } => Event::Text { item, delta },
+                        ItemKind::Message { .. } | ItemKind::Compaction => Event::Text { item, delta },
                         ItemKind::Reasoning => Event::Reasoning { item, delta },
                         ItemKind::Call { .. } => Event::CallArguments { item, delta },
                     });

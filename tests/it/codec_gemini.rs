@@ -226,6 +226,7 @@ fn history(events: &[Event]) -> Vec<Item<'static>> {
                     ItemKind::Call { call_id, tool } => {
                         Item::Call { call_id: call_id.clone().into(), tool: tool.clone(), input: String::new().into() }
                     }
+                    ItemKind::Compaction => unreachable!("no provider makes one"),
                 };
                 items.push((item.0, opened));
             }

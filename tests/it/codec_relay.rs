@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use codex_proxy::{
     codec::{
-        DecodeError, EncodeError, Encoded, Protocol, Target,
+        DecodeError, EncodeError, Encoded, Protocol, Target, compaction,
         names::Names,
-        relay::{BlobId, Relay, encode_request, refuses_blobs},
+        relay::{BlobId, Relay, cannot_compact, encode_request, encode_summary_request, refuses_blobs},
         responses::{
             request::decode_request,
             stream::{Ended, Identity},
@@ -357,7 +357,7 @@ fn nobody(_: BlobId) -> Option<Origin> {
 }
 
 fn encode(body: &str, target: &Target) -> Encoded<Names> {
-    encode_request(body.as_bytes(), target, nobody).unwrap()
+    encode_request(body.as_bytes(), target, &Sealer::new(&[7; 32]), nobody).unwrap()
 }
 
 fn text(encoded: &Encoded<Names>) -> String {
@@ -375,7 +375,7 @@ fn real_requests_pass_but_for_the_model() {
         let model = serde_json::to_string(&decoded.request.model).unwrap();
         let at = body.find("\"model\"").unwrap() + 7;
         let at = at + body[at..].find(&model).unwrap();
-        let sealed = body.contains("cxp1.");
+        let sealed = body.contains("cxp1.") || body.contains("cxc1.");
         if !sealed {
             let expected = format!("{}\"gpt-5.4\"{}", &body[..at], &body[at + model.len()..]);
             assert_eq!(text(&encoded), expected, "{}", case.display());
@@ -457,7 +457,8 @@ proptest! {
         let (model, spaced) = (serde_json::to_string(&model).unwrap(), " \"new\" : {\"a\":[1]} ");
         let body = |input: &str, model: &str| format!("{{{spaced},\"input\":[ {input} ],\"stream\":true,\"model\": {model},\"store\":false }}\n");
         let text_of = body(&all, &model);
-        let encoded = encode_request(text_of.as_bytes(), &target(), |id| known.get(&id).cloned()).unwrap();
+        let sealer = Sealer::new(&[7; 32]);
+        let encoded = encode_request(text_of.as_bytes(), &target(), &sealer, |id| known.get(&id).cloned()).unwrap();
         let lost = pieces.len() - kept.len();
         prop_assert_eq!(encoded.losses.len(), lost);
         prop_assert_eq!(text(&encoded), body(&join(kept), "\"gpt-5.4\""));
@@ -472,14 +473,92 @@ fn a_summary_that_only_its_maker_can_read_is_an_error() {
         json!({"model": "a", "input": [{"type": "compaction", "encrypted_content": blob}, {"role": "user", "content": "x"}]})
             .to_string()
     };
-    let ours = body(&sealer.seal(&opaque, [3; 24]));
-    let error = encode_request(ours.as_bytes(), &target(), nobody).unwrap_err();
-    let EncodeError::Unsupported { path, why } = error;
-    assert!(path == "input[0]" && why.contains("start a new thread"), "{path}: {why}");
+    // Thoughts are no summary, and what another key sealed cannot be opened.
+    let elsewhere = Sealer::new(&[8; 32]).seal_summary("x", [3; 24]).unwrap();
+    for blob in [sealer.seal(&opaque, [3; 24]), elsewhere] {
+        let error = encode_request(body(&blob).as_bytes(), &target(), &sealer, nobody).unwrap_err();
+        let EncodeError::Unsupported { path, why } = error;
+        assert!(path == "input[0].encrypted_content" && why.contains("start a new thread"), "{path}: {why}");
+    }
     let other = |_: BlobId| Some(Origin::new("azure", "gpt-5.4"));
-    assert!(encode_request(body("gAAA").as_bytes(), &target(), other).is_err());
-    assert!(encode_request(body("gAAA").as_bytes(), &target(), nobody).is_ok());
-    assert!(encode_request(body("gAAA").as_bytes(), &target(), |_| Some(target().origin)).is_ok());
+    assert!(encode_request(body("gAAA").as_bytes(), &target(), &sealer, other).is_err());
+    assert!(encode_request(body("gAAA").as_bytes(), &target(), &sealer, nobody).is_ok());
+    assert!(encode_request(body("gAAA").as_bytes(), &target(), &sealer, |_| Some(target().origin)).is_ok());
+}
+
+#[test]
+fn a_summary_of_ours_is_told_as_a_message_and_nothing_else_changes() {
+    let sealer = Sealer::new(&[7; 32]);
+    let blob = sealer.seal_summary("the \"task\"\n", [3; 24]).unwrap();
+    let item =
+        |item: &str| format!("{{ \"model\":\"gpt-5.4\", \"input\" : [ {item} ,{{\"role\":\"user\"}}],\"x\":[1 ]}}");
+    let ours = item(&json!({"type": "compaction", "id": "cmp_1", "encrypted_content": blob}).to_string());
+    let told = text(&encode(&ours, &target()));
+    let content = json!([{"type": "input_text", "text": compaction::words("the \"task\"\n")}]);
+    let read: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(read["input"][0], json!({"type": "message", "role": "user", "content": content}));
+    let (before, after) = told.split_once("{\"type\":\"message\"").unwrap();
+    assert_eq!(before, "{ \"model\":\"gpt-5.4\", \"input\" : [ ");
+    assert!(after.ends_with("}]} ,{\"role\":\"user\"}],\"x\":[1 ]}"), "{told}");
+}
+
+#[test]
+fn a_host_that_cannot_compact_is_asked_for_a_summary() {
+    let sealer = Sealer::new(&[7; 32]);
+    let ask = |body: &str| -> Value {
+        let encoded = encode_summary_request(body.as_bytes(), &target(), &sealer, nobody).unwrap();
+        serde_json::from_slice(&encoded.body).unwrap()
+    };
+    let instruction = json!({"type": "message", "role": "user",
+        "content": [{"type": "input_text", "text": compaction::INSTRUCTION}]});
+    let said = json!({"role": "user", "content": "go"});
+    let thought = json!({"type": "reasoning", "summary": [], "encrypted_content": sealer.seal(
+        &Opaque { origin: Origin::new("elsewhere", "m"), value: "x".to_owned() }, [3; 24])});
+    for (input, expected) in [
+        (json!([said, {"type": "compaction_trigger"}]), json!([said, instruction])),
+        (json!([said, thought, {"type": "compaction_trigger"}]), json!([said, instruction])),
+        (json!([said]), json!([said, instruction])),
+        (json!([said, thought]), json!([said, instruction])),
+        (json!([thought]), json!([instruction])),
+        (json!([]), json!([instruction])),
+        (json!("go"), json!([said, instruction])),
+    ] {
+        let asked =
+            ask(&json!({"model": "a", "input": input, "tools": [{"type": "function", "name": "f"}]}).to_string());
+        assert_eq!(
+            asked,
+            json!({"model": "gpt-5.4", "input": expected, "tools": [{"type": "function", "name": "f"}],
+            "stream": true, "tool_choice": "none"})
+        );
+    }
+    let asked = ask(&json!({"model": "a", "input": [said], "stream": false, "tool_choice": "auto",
+        "text": {"format": {"type": "json_object"}}, "store": false})
+    .to_string());
+    assert_eq!(
+        asked,
+        json!({"model": "gpt-5.4", "input": [said, instruction], "stream": true, "tool_choice": "none",
+        "text": null, "store": false})
+    );
+}
+
+#[test]
+fn a_host_that_cannot_compact_is_told_from_one_that_refuses() {
+    let trigger = br#"{"error":{"message":"Invalid value: 'compaction_trigger'. Supported values are: 'message' ...","param":"input[5]"}}"#;
+    let kind = br#"{"detail":"Unknown item type","loc":"input[5].type"}"#;
+    for (status, body, object, expected) in [
+        (400, trigger.as_slice(), false, true),
+        (422, kind.as_slice(), false, true),
+        (501, b"", false, true),
+        (404, b"", true, true),
+        (405, b"", true, true),
+        // The path is the usual one: it is the model that is missing.
+        (404, b"", false, false),
+        (400, b"{\"error\":{\"message\":\"Your input is too long.\"}}", false, false),
+        (500, trigger, false, false),
+        (429, b"", true, false),
+    ] {
+        assert_eq!(cannot_compact(status, body, object), expected, "{status} {}", String::from_utf8_lossy(body));
+    }
 }
 
 #[test]

@@ -105,10 +105,12 @@ fn paths_are_typed() {
     assert_eq!(status("GET", "/v1/responses"), (405, "method_not_allowed".to_owned()));
     assert_eq!(status("DELETE", "/health"), (405, "method_not_allowed".to_owned()));
     assert_eq!(status("GET", "/v1/responses/resp_1"), (404, "response_not_found".to_owned()));
-    assert_eq!(status("POST", "/v1/responses/compact"), (501, "not_implemented".to_owned()));
+    assert_eq!(status("GET", "/v1/responses/compact"), (405, "method_not_allowed".to_owned()));
+    assert_eq!(status("POST", "/v1/responses/compact"), (400, "invalid_request".to_owned()));
     assert_eq!(status("POST", "/v1/images/generations"), (501, "not_implemented".to_owned()));
     assert_eq!(status("POST", "/v1/v1/alpha/search"), (501, "not_implemented".to_owned()));
     assert_eq!(status("GET", "/v1/imagesque"), (404, "path_not_found".to_owned()));
+    assert_eq!(status("GET", "/v1/responses/compact/x"), (404, "response_not_found".to_owned()));
     for path in ["/responses", "/v1/responses", "/v1/v1/responses/"] {
         let answer = proxy.send("POST", path, Some(&ask("demo"))).unwrap();
         assert_eq!(answer.terminal()["type"], "response.completed", "{path}");
@@ -190,7 +192,11 @@ fn bad_bodies_get_one_typed_answer_each() {
             "previous_response_not_found",
             "resp_1",
         ),
-        (b"{\"model\":\"demo\",\"input\":[{\"type\":\"compaction_trigger\"}]}", "unsupported_parameter", "Compaction"),
+        (
+            b"{\"model\":\"demo\",\"input\":[{\"type\":\"compaction_trigger\"},{\"role\":\"user\",\"content\":\"x\"}]}",
+            "invalid_request",
+            "`input[0]` asks for a compaction and must be the last item",
+        ),
         (b"{\"model\":\"demo\",\"input\":\"x\",\"background\":true}", "unsupported_parameter", "`background`"),
         (b"{\"model\":\"nope\",\"input\":\"x\"}", "model_not_found", "There are: demo"),
     ];

@@ -9,9 +9,11 @@ use std::{fs, path::Path};
 
 use codex_proxy::{
     codec::{
-        DecodeError, NativeTools, Protocol, Target, custom,
+        DecodeError, Encoded, NativeTools, Protocol, Target, custom,
+        names::Names,
         relay::{Relay, encode_request},
         responses::stream::Ended,
+        seal::Sealer,
     },
     model::{failure::FailureKind, request::LossAction},
 };
@@ -36,11 +38,14 @@ fn target(native_tools: NativeTools) -> Target {
     Target { native_tools, ..streams::target("box", "qwen4", Protocol::Responses) }
 }
 
+fn encoded(body: &str, tools: NativeTools) -> Encoded<Names> {
+    encode_request(body.as_bytes(), &target(tools), &Sealer::new(&[7; 32]), |_| None).unwrap()
+}
+
 /// What the host is sent, and what was lost on the way.
 fn said(body: &str, tools: NativeTools) -> (String, String) {
-    let encoded = encode_request(body.as_bytes(), &target(tools), |_| None).unwrap();
-    let again = encode_request(body.as_bytes(), &target(tools), |_| None).unwrap();
-    assert_eq!(encoded.body, again.body, "the same request gives the same bytes");
+    let encoded = encoded(body, tools);
+    assert_eq!(encoded.body, self::encoded(body, tools).body, "the same request gives the same bytes");
     let losses = encoded.losses.iter().map(|loss| format!("{}: {:?}: {}\n", loss.path, loss.action, loss.why));
     (String::from_utf8(encoded.body).unwrap(), losses.collect())
 }
@@ -182,7 +187,7 @@ fn choices_are_told_in_the_hosts_words() {
     let choice = |choice: &str| {
         let tools = r#"[{"type":"custom","name":"p"},{"type":"function","name":"f"},{"type":"web_search"}]"#;
         let body = format!(r#"{{"model":"m","input":"x","tools":{tools},"tool_choice":{choice}}}"#);
-        let encoded = encode_request(body.as_bytes(), &target(NEITHER), |_| None).unwrap();
+        let encoded = encoded(&body, NEITHER);
         let json: Value = serde_json::from_slice(&encoded.body).unwrap();
         let approximated = encoded.losses.iter().filter(|loss| loss.path.starts_with("tool_choice")).count();
         (json["tool_choice"].clone(), approximated, encoded.losses.len())
@@ -200,7 +205,7 @@ fn choices_are_told_in_the_hosts_words() {
 #[test]
 fn a_custom_tool_cannot_take_a_functions_name() {
     let body = r#"{"model":"m","input":"x","tools":[{"type":"custom","name":"p"},{"type":"function","name":"p"}]}"#;
-    let encoded = encode_request(body.as_bytes(), &target(NEITHER), |_| None).unwrap();
+    let encoded = encoded(body, NEITHER);
     let json: Value = serde_json::from_slice(&encoded.body).unwrap();
     assert_eq!(json["tools"], json!([{"type": "function", "name": "p"}]));
     assert_eq!((encoded.losses.len(), encoded.losses[0].action), (1, LossAction::Drop));
@@ -212,7 +217,7 @@ fn a_custom_tool_cannot_take_a_functions_name() {
 fn relay(streaming: bool) -> Relay {
     let body = r#"{"model":"m","input":"x","tools":[{"type":"custom","name":"apply_patch"},
         {"type":"namespace","name":"code","tools":[{"type":"custom","name":"run"}]},{"type":"function","name":"exec_command"}]}"#;
-    let names = encode_request(body.as_bytes(), &target(NEITHER), |_| None).unwrap().names;
+    let names = encoded(body, NEITHER).names;
     relay_of(names, streaming)
 }
 
@@ -277,6 +282,25 @@ fn calls_of_custom_tools_come_back_as_kept() {
         differences.compare(&case.join("relayed.sse"), &out);
     }
     differences.none();
+}
+
+#[test]
+fn what_is_kept_of_an_answer_is_what_the_client_has() {
+    let arguments = json!({ "input": PATCH }).to_string();
+    let body = stream(call(None, "apply_patch", &[&arguments], "completed"), "completed");
+    let whole = events(&body).pop().unwrap()["response"].to_string();
+    let mut streamed = relay(true);
+    streamed.keep_items();
+    streamed.feed(body.as_bytes(), &mut Vec::new()).unwrap();
+    let mut at_once = relay(false);
+    at_once.keep_items();
+    at_once.feed_whole(whole.as_bytes(), &mut Vec::new()).unwrap();
+    for mut relay in [streamed, at_once] {
+        let items = relay.take_items().unwrap();
+        assert_eq!(items.len(), 1, "{items:?}");
+        let item: Value = serde_json::from_str(&items[0]).unwrap();
+        assert_eq!((&item["type"], &item["input"]), (&json!("custom_tool_call"), &json!(PATCH)));
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use codex_proxy::{
     codec::{
         EncodeError, Encoded, Protocol, Target,
         chat::{self, dialect::Dialect},
-        gemini, messages,
+        compaction, gemini, messages,
         names::Names,
         responses::request::{Decoded, decode_request},
         seal::Sealer,
@@ -93,8 +93,11 @@ fn requests_are_said_as_kept_and_losses_are_listed() {
     assert!(cases.len() >= 19, "cases are missing");
     for case in cases {
         let body = fs::read(case.join("responses.json")).unwrap();
-        let Decoded { request, losses, .. } =
+        let Decoded { mut request, losses, .. } =
             decode_request(&body, &sealer).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+        if request.compact {
+            compaction::ask(&mut request);
+        }
         let mut chat = format!("read\n{}", lines(&losses));
         let (mut messages, mut gemini) = (String::new(), String::new());
         for column in COLUMNS {

@@ -24,6 +24,8 @@ pub struct Codex {
     pub stream_max_retries: u32,
     /// The model that is asked for.
     pub model: String,
+    /// What the provider calls itself: from "OpenAI" alone Codex expects what only OpenAI has.
+    pub provider_name: String,
     /// Top-level keys of its configuration, before the tables.
     pub keys: String,
     /// Further tables.
@@ -60,6 +62,7 @@ impl Codex {
             home,
             stream_max_retries: 2,
             model: "work".to_owned(),
+            provider_name: "codex-proxy".to_owned(),
             keys: String::new(),
             tables: String::new(),
             limit: Duration::from_secs(60),
@@ -93,7 +96,7 @@ impl Codex {
 
     /// Its `config.toml`.
     pub fn config(&self) -> String {
-        let Self { model, keys, tables, stream_max_retries, endpoint, .. } = self;
+        let Self { model, keys, tables, stream_max_retries, endpoint, provider_name, .. } = self;
         let (base_url, token) = (&endpoint.base_url, endpoint.token_path.display().to_string());
         let work = self.work().display().to_string();
         format!(
@@ -106,7 +109,7 @@ enabled = false
 [projects.{work:?}]
 trust_level = "trusted"
 [model_providers.codex-proxy]
-name = "codex-proxy"
+name = {provider_name:?}
 base_url = {base_url:?}
 wire_api = "responses"
 request_max_retries = 0

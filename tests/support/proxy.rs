@@ -80,10 +80,27 @@ impl Proxy {
         Self::launch(command, "", &[], "info")
     }
 
-    fn launch(mut command: Command, config: &str, env: &[(&str, &str)], level: &str) -> Self {
+    /// Ends it by that signal and starts another one in its home.
+    pub fn restarted(self, signal: Signal, env: &[(&str, &str)]) -> Self {
+        self.restarted_after(signal, env, || {})
+    }
+
+    /// The same; between the two, something else is done.
+    pub fn restarted_after(mut self, signal: Signal, env: &[(&str, &str)], between: impl FnOnce()) -> Self {
+        self.running.signal(signal);
+        self.running.wait_exit();
+        between();
+        Self::run(Command::new(proxy_bin()), self.home, env, "info")
+    }
+
+    fn launch(command: Command, config: &str, env: &[(&str, &str)], level: &str) -> Self {
         let home = scratch();
+        std::fs::write(home.path().join("config.toml"), config).unwrap();
+        Self::run(command, home, env, level)
+    }
+
+    fn run(mut command: Command, home: tempfile::TempDir, env: &[(&str, &str)], level: &str) -> Self {
         let file = home.path().join("config.toml");
-        std::fs::write(&file, config).unwrap();
         command
             .args(["--log", level, "--listen", "127.0.0.1:0", "--config"])
             .arg(&file)

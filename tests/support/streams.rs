@@ -147,6 +147,7 @@ fn written(events: &[Event], skipped: u64) -> String {
             Event::Start { model } => format!("start {model:?}"),
             Event::ItemOpen { item, kind: ItemKind::Message { .. } } => format!("open {} message", item.0),
             Event::ItemOpen { item, kind: ItemKind::Reasoning } => format!("open {} reasoning", item.0),
+            Event::ItemOpen { item, kind: ItemKind::Compaction } => format!("open {} compaction", item.0),
             Event::ItemOpen { item, kind: ItemKind::Call { call_id, tool } } => {
                 let space = tool.namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();
                 format!("open {} call {call_id} {space}{} ({:?})", item.0, tool.name, tool.kind)

@@ -324,7 +324,8 @@ impl Joiner {
             }
             (ItemKind::Call { .. }, None) => self.called = true,
             (ItemKind::Message { .. }, None) => self.open = Some(key),
-            (ItemKind::Reasoning, None) => {}
+            // The last is made of a whole answer, behind this.
+            (ItemKind::Reasoning, None) | (ItemKind::Compaction, _) => {}
         }
         Some(key)
     }

@@ -13,12 +13,15 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    edits::{Edits, Said, rewritten},
-    usage::number,
-};
+use super::wire::number;
 use crate::{
-    codec::{CALLS_MAX, DecodeError, custom, custom::Unwrapper, json::borrowed, names::Names},
+    codec::{
+        CALLS_MAX, DecodeError, custom,
+        custom::Unwrapper,
+        edits::{Edits, Said, rewritten},
+        json::borrowed,
+        names::Names,
+    },
     model::{
         failure::{Failure, FailureKind},
         request::{ToolKind, ToolRef},

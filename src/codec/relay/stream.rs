@@ -18,24 +18,24 @@
 use std::{borrow::Cow, mem, ops::Range};
 
 use memchr::{memchr, memchr2, memmem};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{
     blob::BlobId,
     calls::{Calls, Part, Turned},
-    edits::Edits,
-    usage::{Counts, number},
+    voice::Voice,
+    wire::{Counts, Details, Event, Response, number, string, worth_keeping},
 };
 use crate::{
     codec::{
         DecodeError,
+        edits::Edits,
         error::{failure_in_stream, is_html},
         names::Names,
-        responses::stream::{
-            Ended, Identity, begin_event, one_line, write_json, write_member, write_next, write_usage,
-        },
+        responses::stream::{Ended, Identity, begin_event, one_line, write_json, write_member, write_usage},
         sse::FRAME_BYTES_MAX,
+        stored::KEPT_BYTES_MAX,
     },
     model::{
         event::IncompleteReason,
@@ -75,6 +75,8 @@ pub struct Relay {
     whole: Vec<u8>,
     /// Custom tools that the host was given as functions. `None`: everything passes as it is.
     calls: Option<Box<Calls>>,
+    /// Its items, JSON, if they are wanted and not too long.
+    items: Option<Vec<String>>,
 }
 
 /// Where in a frame its lines stand.
@@ -165,7 +167,41 @@ impl Relay {
             ended: None,
             whole: Vec::new(),
             calls: Calls::of(names).map(Box::new),
+            items: None,
         }
+    }
+
+    fn keep<'i>(&mut self, more: impl IntoIterator<Item = &'i RawValue>) {
+        if let Some(items) = &mut self.items {
+            items.extend(more.into_iter().filter_map(worth_keeping));
+            if items.iter().map(String::len).sum::<usize>() > KEPT_BYTES_MAX {
+                self.items = None;
+            }
+        }
+    }
+
+    /// Keeps the items of a final object, as the client has them.
+    fn keep_output(&mut self, output: &RawValue) -> Result<(), DecodeError> {
+        for item in serde_json::from_str::<Vec<&RawValue>>(output.get()).unwrap_or_default() {
+            let turned = self.calls.as_ref().map_or(Ok(Turned::Same), |calls| calls.turn(item, false))?;
+            match turned {
+                Turned::Same => self.keep([item]),
+                Turned::Instead(new) => self.keep(serde_json::from_str::<&RawValue>(&new).ok()),
+                Turned::Cut => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the answer's items, for [`Self::take_items`].
+    pub fn keep_items(&mut self) {
+        self.items = Some(Vec::new());
+    }
+
+    /// The whole items of the answer, JSON, if they are kept and no more than [`KEPT_BYTES_MAX`]. Thoughts without a blob,
+    /// which only the host can look up, are not among them.
+    pub fn take_items(&mut self) -> Option<Vec<String>> {
+        self.items.take()
     }
 
     /// True once something came that the client can show or act on.
@@ -196,6 +232,11 @@ impl Relay {
     /// The names of what was opaque in the frames since the last call.
     pub fn take_blobs(&mut self) -> Vec<BlobId> {
         mem::take(&mut self.blobs)
+    }
+
+    /// The final object, for a client that does not stream, as far as it is here.
+    pub fn whole(&self) -> &[u8] {
+        &self.whole
     }
 
     /// The final object, for a client that does not stream. Call it after the end.
@@ -313,11 +354,27 @@ impl Relay {
 
     /// The frames that stand in the place of one; `None`: the frame itself.
     fn turn(&mut self, part: Part, frame: &[u8], marks: &Marks) -> Result<Option<String>, DecodeError> {
-        let Some(calls) = &mut self.calls else { return Ok(None) };
-        match calls.event(part, &joined(frame, marks))? {
-            Turned::Instead(new) => Ok(Some(new)),
-            Turned::Same | Turned::Cut => Ok(None),
+        let keeps = part == Part::Done && self.items.is_some();
+        if self.calls.is_none() && !keeps {
+            return Ok(None);
         }
+        let data = joined(frame, marks);
+        let turned = match &mut self.calls {
+            Some(calls) => calls.event(part, &data)?,
+            None => Turned::Same,
+        };
+        let new = match turned {
+            Turned::Instead(new) => Some(new),
+            Turned::Same | Turned::Cut => None,
+        };
+        if keeps {
+            // As the client has it.
+            let told =
+                new.as_deref().map_or(Some(&*data), |new| new.lines().find_map(|line| line.strip_prefix("data: ")));
+            let event = told.and_then(|data| serde_json::from_str::<Event<'_>>(data).ok());
+            self.keep(event.and_then(|event| event.item));
+        }
+        Ok(new)
     }
 
     /// The end of the input, if it came in order: what has no blank line yet is taken as whole, if it is.
@@ -462,6 +519,9 @@ impl Relay {
         }
         let counts = response.usage.and_then(|raw| Counts::read(raw.get()));
         self.usage = counts.as_ref().map(|counts| counts.usage);
+        if let Some(output) = response.output.filter(|_| self.items.as_ref().is_some_and(Vec::is_empty)) {
+            self.keep_output(output)?;
+        }
         if let Some(raw) = response.usage
             && counts.is_none_or(|counts| !counts.complete)
         {
@@ -508,152 +568,6 @@ impl Relay {
         out.extend_from_slice(b"}\n\n");
         self.begun = true;
     }
-}
-
-/// Who an answer is: what it takes to speak in its name.
-#[derive(Debug, Clone)]
-pub struct Voice {
-    id: String,
-    created_at: u64,
-    model: String,
-    /// Sequence number of the next event.
-    next: u64,
-}
-
-impl Voice {
-    /// Sequence number of the next event.
-    pub fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// The same answer, so much further on.
-    pub fn at(&self, next: u64) -> Self {
-        Self { next, ..self.clone() }
-    }
-
-    /// Takes the number of the next event over from the same answer.
-    pub fn follow(&mut self, other: &Self) {
-        self.next = other.next;
-    }
-
-    /// Writes an event that changes nothing, to show that the answer is alive; see
-    /// [`StreamEncoder::keepalive`](crate::codec::responses::stream::StreamEncoder::keepalive).
-    pub fn keepalive(&self, out: &mut Vec<u8>) {
-        self.event(out, "response.in_progress", self.next.saturating_sub(1), "in_progress", None);
-    }
-
-    /// Writes the end of an answer that failed.
-    pub fn failed(&self, failure: &Failure, out: &mut Vec<u8>) {
-        self.event(out, "response.failed", self.next, "failed", Some(failure));
-    }
-
-    fn created(&mut self, out: &mut Vec<u8>) {
-        self.event(out, "response.created", self.next, "in_progress", None);
-        self.next += 1;
-    }
-
-    fn event(&self, out: &mut Vec<u8>, name: &str, number: u64, status: &str, failure: Option<&Failure>) {
-        begin_event(out, name, number);
-        out.extend_from_slice(b"\"response\":{");
-        write_member(out, "id", self.id.as_str());
-        out.extend_from_slice(b",\"object\":\"response\"");
-        write_next(out, "created_at", &self.created_at);
-        write_next(out, "status", status);
-        out.extend_from_slice(b",\"error\":");
-        match failure {
-            Some(failure) => {
-                out.push(b'{');
-                write_member(out, "code", failure.row().code_in_stream);
-                write_next(out, "message", failure.message_in_stream().as_str());
-                out.push(b'}');
-            }
-            None => out.extend_from_slice(b"null"),
-        }
-        out.extend_from_slice(b",\"incomplete_details\":null");
-        write_next(out, "model", self.model.as_str());
-        // What the official openai package wants in every response.
-        out.extend_from_slice(
-            b",\"instructions\":null,\"parallel_tool_calls\":true,\"tool_choice\":\"auto\",\"tools\":[],\"temperature\":1.0,\
-              \"top_p\":1.0,\"metadata\":{},\"output\":[],\"usage\":null}}\n\n",
-        );
-    }
-
-    /// Takes the answer's identity out of a frame; false if it tells none.
-    fn name(&mut self, data: &str) -> bool {
-        let event: Option<Event<'_>> = serde_json::from_str(data).ok();
-        let response = event.and_then(|event| event.response);
-        response.and_then(|raw| serde_json::from_str(raw.get()).ok()).is_some_and(|response| self.take_name(&response))
-    }
-
-    fn take_name(&mut self, response: &Response<'_>) -> bool {
-        let Some(id) = response.id.and_then(string) else { return false };
-        self.id = id.into_owned();
-        if let Some(at) = response.created_at.and_then(|raw| raw.get().parse::<f64>().ok()).filter(|at| *at >= 0.0) {
-            self.created_at = at as u64;
-        }
-        if let Some(model) = response.model.and_then(string) {
-            self.model = model.into_owned();
-        }
-        true
-    }
-
-    /// Takes over the last sequence number in what has passed. Without any, frames are not numbered, and ours neither.
-    fn count(&mut self, frames: &[u8]) {
-        const KEY: &[u8] = b"\"sequence_number\"";
-        // Most often this finds it in the last frame at once. Within a string the quotes would be escaped.
-        let mut before = frames;
-        while let Some(at) = memmem::rfind(before, KEY) {
-            let value = before[at + KEY.len()..].trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii_start);
-            let digits = value.map_or(&[][..], |v| &v[..v.iter().take_while(|b| b.is_ascii_digit()).count()]);
-            if let Some(number) = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok()) {
-                self.next = number.saturating_add(1);
-                return;
-            }
-            before = &before[..at];
-        }
-    }
-}
-
-/// Any event, as far as it is read.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow, default)]
-    r#type: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    response: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    sequence_number: Option<&'a RawValue>,
-}
-
-/// A response object, as far as it is read.
-#[derive(Deserialize)]
-struct Response<'a> {
-    #[serde(borrow, default)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    object: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    created_at: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    incomplete_details: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    output: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Details<'a> {
-    #[serde(borrow, default)]
-    reason: Option<&'a RawValue>,
 }
 
 /// What a frame is, by the type in its data; hosts put it first, or name it in the `event` line as well.
@@ -722,15 +636,6 @@ fn joined<'f>(frame: &'f [u8], marks: &Marks) -> Cow<'f, str> {
         }
         None => Cow::Borrowed(""),
     }
-}
-
-/// The text of a JSON string; `None` for the rest.
-fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
-    if memchr(b'\\', inner.as_bytes()).is_none() {
-        return Some(Cow::Borrowed(inner));
-    }
-    serde_json::from_str(raw.get()).ok().map(Cow::Owned)
 }
 
 /// What `write` writes: JSON, and so text.

@@ -13,9 +13,15 @@ use std::{borrow::Cow, collections::BTreeSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::edits::{Edits, Said, rewritten};
 use crate::{
-    codec::{NativeTools, custom, history::Losses, json::borrowed, names::Names, responses::wire},
+    codec::{
+        NativeTools, custom,
+        edits::{Edits, Said, rewritten},
+        history::Losses,
+        json::borrowed,
+        names::Names,
+        responses::wire,
+    },
     model::{
         request::{CallableTool, ToolKind, ToolRef},
         text::LazyText,

@@ -19,11 +19,14 @@ use self::values::{
     number_within, object, optional, positive, required, string, text, too_many, url, wrong,
 };
 use super::{
-    stream::Echo,
+    echo::Echo,
     wire::{self, Body},
 };
 use crate::{
-    codec::seal::{OpenError, Sealer},
+    codec::{
+        compaction,
+        seal::{OpenError, Sealer},
+    },
     model::{
         request::{
             CallableTool, Format, Item, Loss, LossAction, Part, Request, Role, Text, Tool, ToolChoice, ToolKind,
@@ -132,7 +135,7 @@ fn read<'a, I>(body: &'a str, wire: &Body<'a, I>, input: Option<Input<'a>>, seal
             code: Some("unsupported_parameter"),
         });
     }
-    let mut reader = Reader { sealer, tools: Tools::default(), losses: Vec::new() };
+    let mut reader = Reader { sealer, tools: Tools::default(), trigger: None, losses: Vec::new() };
     let mut request = Request {
         model: required(wire.model, &root.key("model"), "a model's name", name)?,
         bytes: body.len(),
@@ -178,6 +181,7 @@ fn read<'a, I>(body: &'a str, wire: &Body<'a, I>, input: Option<Input<'a>>, seal
         reader.declare_all(raw, &path)?;
     }
     request.input = reader.input(input, &root.key("input"))?;
+    request.compact = reader.trigger.is_some();
     request.tool_choice =
         optional(wire.tool_choice, &root.key("tool_choice"), |raw, path| reader.choice(raw, path))?.unwrap_or_default();
     for (raw, key) in [(wire.max_tool_calls, "max_tool_calls"), (wire.top_logprobs, "top_logprobs")] {
@@ -198,6 +202,8 @@ fn read<'a, I>(body: &'a str, wire: &Body<'a, I>, input: Option<Input<'a>>, seal
 struct Reader<'s, 'a> {
     sealer: &'s Sealer,
     tools: Tools<'a>,
+    /// Where in `input` a compaction is asked for.
+    trigger: Option<String>,
     losses: Vec<Loss>,
 }
 
@@ -243,6 +249,10 @@ impl<'a> Reader<'_, 'a> {
         path: &Path<'_>,
         items: &mut Vec<Item<'a>>,
     ) -> Result<()> {
+        if let Some(trigger) = &self.trigger {
+            let message = format!("`{trigger}` asks for a compaction and must be the last item of `input`.");
+            return Err(InvalidRequest { param: Some(trigger.clone()), message, code: None });
+        }
         let kind = match item.r#type {
             Some(kind) => string(kind, &path.key("type"))?,
             None if item.role.is_some() => Cow::Borrowed("message"),
@@ -324,10 +334,22 @@ impl<'a> Reader<'_, 'a> {
                 let tools = item.tools.ok_or_else(|| missing(&path.key("tools"), "an array of tools"))?;
                 self.declare_all(tools, &path.key("tools"))?;
             }
-            "compaction" | "compaction_summary" => items.push(Item::Compaction {
-                sealed: required(item.encrypted_content, &path.key("encrypted_content"), "a string", string)?,
-            }),
-            "compaction_trigger" => items.push(Item::CompactionTrigger),
+            "compaction" | "compaction_summary" => {
+                let path = path.key("encrypted_content");
+                let sealed = required(item.encrypted_content, &path, "a string", string)?;
+                items.push(match self.sealer.open_summary(&sealed) {
+                    Ok(summary) => compaction::tell(&summary),
+                    Err(OpenError::Foreign) => Item::Compaction { path: path.to_string() },
+                    Err(OpenError::Damaged) => {
+                        return Err(InvalidRequest {
+                            param: Some(path.to_string()),
+                            message: format!("`{path}` {}.", compaction::NOT_OPENED),
+                            code: Some("invalid_encrypted_content"),
+                        });
+                    }
+                });
+            }
+            "compaction_trigger" => self.trigger = Some(path.to_string()),
             "item_reference" => {
                 return Err(InvalidRequest {
                     param: Some(path.to_string()),

@@ -12,77 +12,16 @@ use std::{borrow::Cow, collections::BTreeMap, mem};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::wire::Body;
+use super::echo::Echo;
 use crate::{
     codec::seal::Sealer,
     model::{
         event::{End, Event, IncompleteReason, ItemKey, ItemKind},
         failure::Failure,
-        request::{Opaque, Request, ToolKind, ToolRef},
-        text::LazyText,
+        request::{Opaque, ToolKind, ToolRef},
         usage::Usage,
     },
 };
-
-/// The parts of a request that every response object repeats, as JSON members.
-#[derive(Debug, Clone, Default)]
-pub struct Echo {
-    /// `"instructions":…,…,"user":…`: everything but `tools`. Instructions and tools are repeated only in response
-    /// objects outside streams: inside one, where each of three objects and every keep-alive would hold them, they are
-    /// most of the bytes before the first text, and no client reads them there.
-    members: Vec<u8>,
-    /// `tools` as they came, or none.
-    tools: String,
-    include_encrypted_reasoning: bool,
-}
-
-impl Echo {
-    /// Takes what is to be repeated.
-    pub fn new<I>(request: &Request<'_>, wire: &Body<'_, I>) -> Self {
-        /// The rest is small.
-        const REST_BYTES: usize = 1024;
-        let instructions = request.instructions.as_ref().filter(|_| !request.stream);
-        let instructions_bytes = instructions.map_or(0, LazyText::bytes_max);
-        let metadata_bytes = request.metadata.map_or(0, |raw| raw.get().len());
-        let text_bytes = wire.text.map_or(0, |raw| raw.get().len());
-        let mut out = Vec::with_capacity(instructions_bytes + metadata_bytes + text_bytes + REST_BYTES);
-        let raw = |out: &mut Vec<u8>, key: &str, value: Option<&RawValue>, absent: &str| {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(key.as_bytes());
-            out.extend_from_slice(b"\":");
-            out.extend_from_slice(value.map_or(Cow::Borrowed(absent), one_line).as_bytes());
-        };
-        write_member(&mut out, "instructions", &instructions);
-        write_next(&mut out, "max_output_tokens", &request.max_output_tokens);
-        raw(&mut out, "max_tool_calls", wire.max_tool_calls, "null");
-        write_next(&mut out, "parallel_tool_calls", &request.parallel_tool_calls.unwrap_or(true));
-        write_next(&mut out, "previous_response_id", &request.previous_response_id);
-        write_next(&mut out, "prompt_cache_key", &request.prompt_cache_key);
-        out.extend_from_slice(b",\"reasoning\":{");
-        write_member(&mut out, "effort", &request.effort);
-        write_next(&mut out, "summary", &request.summary);
-        out.push(b'}');
-        raw(&mut out, "safety_identifier", wire.safety_identifier, "null");
-        write_next(&mut out, "service_tier", request.service_tier.as_deref().unwrap_or("default"));
-        write_next(&mut out, "store", &request.store);
-        write_next(&mut out, "temperature", &request.temperature.unwrap_or(1.0));
-        raw(&mut out, "text", wire.text, r#"{"format":{"type":"text"}}"#);
-        raw(&mut out, "tool_choice", wire.tool_choice, r#""auto""#);
-        raw(&mut out, "top_logprobs", wire.top_logprobs, "0");
-        write_next(&mut out, "top_p", &request.top_p.unwrap_or(1.0));
-        raw(&mut out, "truncation", wire.truncation, r#""disabled""#);
-        write_next(&mut out, "user", &request.user);
-        raw(&mut out, "metadata", request.metadata, "{}");
-        Self {
-            members: out,
-            tools: match wire.tools {
-                Some(tools) if !request.stream => one_line(tools).into_owned(),
-                Some(_) | None => "[]".to_owned(),
-            },
-            include_encrypted_reasoning: request.include_encrypted_reasoning,
-        }
-    }
-}
 
 /// Who an answer is, given by the shell.
 #[derive(Debug, Clone)]
@@ -113,6 +52,8 @@ pub struct StreamEncoder {
     next_index: u32,
     /// Done items by index, as JSON.
     output: BTreeMap<u32, String>,
+    /// Those of them that are stored in another form, with what the client did not want.
+    stored: BTreeMap<u32, String>,
     usage: Option<Usage>,
 }
 
@@ -179,6 +120,7 @@ enum Kind {
     Message { phase: Option<&'static str>, parts: Vec<MessagePart> },
     Reasoning { text: String, opaque: Option<Opaque> },
     Call { call_id: String, tool: ToolRef<'static>, input: String },
+    Compaction { summary: String },
 }
 
 #[derive(Debug)]
@@ -202,6 +144,7 @@ impl StreamEncoder {
             cut: Vec::new(),
             next_index: 0,
             output: BTreeMap::new(),
+            stored: BTreeMap::new(),
             usage: None,
         }
     }
@@ -214,6 +157,16 @@ impl StreamEncoder {
     /// The last usage that was reported.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    /// The answer's id.
+    pub fn id(&self) -> String {
+        format!("resp_{}", self.identity.stem)
+    }
+
+    /// The items of the answer as they are to be stored, JSON: as the client got them, and thoughts in any case sealed.
+    pub fn stored_output(&self) -> Vec<&str> {
+        self.output.iter().map(|(index, item)| self.stored.get(index).unwrap_or(item).as_str()).collect()
     }
 
     /// Sequence number of the next event.
@@ -270,6 +223,9 @@ impl StreamEncoder {
     pub fn into_response(self) -> Vec<u8> {
         let mut out = Vec::new();
         match &self.ended {
+            Some(Ended::Completed) if self.echo.compacted.is_some() => {
+                self.compacted_object(&mut out, self.echo.compacted.as_deref().unwrap_or_default());
+            }
             Some(Ended::Completed) => self.response_object(&mut out, "completed", None),
             Some(Ended::Incomplete(reason)) => {
                 self.response_object(&mut out, "incomplete", Some(Problem::Incomplete(*reason)));
@@ -295,9 +251,11 @@ impl StreamEncoder {
                 };
                 (prefix, Kind::Call { call_id, tool, input: String::new() })
             }
+            ItemKind::Compaction => ("cmp", Kind::Compaction { summary: String::new() }),
         };
         let item = Item { index, id: format!("{prefix}_{}_{index}", self.identity.stem), kind };
-        if self.feed.streaming {
+        // A compaction is told when it is whole: before that there is nothing of it that a client could keep.
+        if self.feed.streaming && !matches!(item.kind, Kind::Compaction { .. }) {
             self.feed.event(out, "response.output_item.added", |out| {
                 write_member(out, "output_index", &index);
                 out.extend_from_slice(b",\"item\":");
@@ -309,7 +267,9 @@ impl StreamEncoder {
 
     fn message_delta(&mut self, key: ItemKey, delta: &str, refusal: bool, out: &mut Vec<u8>) {
         let Some(item) = self.open.get_mut(&key) else { return };
-        if let Kind::Message { parts, .. } = &mut item.kind {
+        if let Kind::Compaction { summary } = &mut item.kind {
+            summary.push_str(delta);
+        } else if let Kind::Message { parts, .. } = &mut item.kind {
             if parts.last().is_none_or(|part| part.refusal != refusal) {
                 if let Some(part) = parts.last() {
                     self.feed.part_done(&item.id, item.index, parts.len() - 1, part, out);
@@ -398,9 +358,14 @@ impl StreamEncoder {
                         write_summary_part(out, text);
                     });
                 }
-                if self.echo.include_encrypted_reasoning {
-                    sealed = opaque.take().map(|opaque| self.seal(&opaque));
+                if self.echo.include_encrypted_reasoning || self.echo.store {
+                    let nonce = self.nonce();
+                    sealed = opaque.take().map(|opaque| self.sealer.seal(&opaque, nonce));
                 }
+            }
+            Kind::Compaction { summary } => {
+                let nonce = self.nonce();
+                sealed = self.sealer.seal_summary(summary, nonce);
             }
             Kind::Call { tool, input, .. } => match tool.kind {
                 ToolKind::Function => self.feed.event(out, "response.function_call_arguments.done", |out| {
@@ -417,8 +382,15 @@ impl StreamEncoder {
         }
         let mut json = Vec::new();
         item.write_whole(&mut json, status, sealed.as_deref());
-        if self.feed.streaming {
-            self.feed.event(out, "response.output_item.done", |out| {
+        if matches!(item.kind, Kind::Reasoning { .. }) && sealed.is_some() && !self.echo.include_encrypted_reasoning {
+            let stored = mem::take(&mut json);
+            self.stored.insert(index, String::from_utf8(stored).unwrap_or_default());
+            item.write_whole(&mut json, status, None);
+        }
+        let is_compaction = matches!(item.kind, Kind::Compaction { .. });
+        let names = ["response.output_item.added", "response.output_item.done"];
+        for name in names.into_iter().skip(usize::from(!is_compaction)) {
+            self.feed.event(out, name, |out| {
                 write_member(out, "output_index", &index);
                 out.extend_from_slice(b",\"item\":");
                 out.extend_from_slice(&json);
@@ -428,12 +400,13 @@ impl StreamEncoder {
         self.output.insert(index, String::from_utf8(json).unwrap_or_default());
     }
 
-    fn seal(&mut self, opaque: &Opaque) -> String {
+    /// Never the same twice.
+    fn nonce(&mut self) -> [u8; 24] {
         let mut nonce = [0; 24];
         nonce[..16].copy_from_slice(&self.identity.nonce);
         nonce[16..].copy_from_slice(&self.seals.to_be_bytes());
         self.seals += 1;
-        self.sealer.seal(opaque, nonce)
+        nonce
     }
 
     fn end(&mut self, end: End, out: &mut Vec<u8>) {
@@ -477,11 +450,17 @@ impl StreamEncoder {
         out.extend_from_slice(b"}\n\n");
     }
 
-    fn response_object(&self, out: &mut Vec<u8>, status: &str, problem: Option<Problem<'_>>) {
+    /// `{"id":"resp_…","object":OBJECT,"created_at":…`
+    fn begin_object(&self, out: &mut Vec<u8>, object: &str) {
         out.extend_from_slice(b"{\"id\":\"resp_");
         out.extend_from_slice(self.identity.stem.as_bytes());
-        out.extend_from_slice(b"\",\"object\":\"response\"");
+        out.push(b'"');
+        write_next(out, "object", object);
         write_next(out, "created_at", &self.identity.created_at);
+    }
+
+    fn response_object(&self, out: &mut Vec<u8>, status: &str, problem: Option<Problem<'_>>) {
+        self.begin_object(out, "response");
         write_next(out, "status", status);
         out.extend_from_slice(b",\"background\":false,\"error\":");
         match problem {
@@ -510,17 +489,40 @@ impl StreamEncoder {
         out.extend_from_slice(b",\"output\":[");
         // A stream's first objects are empty by the API's own custom; the last one holds everything.
         if status != "in_progress" {
-            for (at, item) in self.output.values().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                out.extend_from_slice(item.as_bytes());
-            }
+            self.write_output(out);
         }
         out.extend_from_slice(b"],\"usage\":");
         match self.usage {
             Some(usage) if status != "in_progress" => write_usage(out, &usage),
             Some(_) | None => out.extend_from_slice(b"null"),
+        }
+        out.push(b'}');
+    }
+
+    /// The done items.
+    fn write_output(&self, out: &mut Vec<u8>) {
+        for (at, item) in self.output.values().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(item.as_bytes());
+        }
+    }
+
+    /// What answers `POST /v1/responses/compact`. Source: `CompactedResponse`,
+    /// <https://platform.openai.com/docs/api-reference/responses/compact> (read 2026-11-21).
+    fn compacted_object(&self, out: &mut Vec<u8>, users: &[u8]) {
+        self.begin_object(out, "response.compaction");
+        out.extend_from_slice(b",\"output\":[");
+        out.extend_from_slice(users);
+        if !users.is_empty() && !self.output.is_empty() {
+            out.push(b',');
+        }
+        self.write_output(out);
+        out.extend_from_slice(b"],\"usage\":");
+        match &self.usage {
+            Some(usage) => write_usage(out, usage),
+            None => out.extend_from_slice(b"null"),
         }
         out.push(b'}');
     }
@@ -557,6 +559,7 @@ impl Item {
             }
             Kind::Reasoning { .. } => out.extend_from_slice(b",\"type\":\"reasoning\",\"summary\":[]"),
             Kind::Call { call_id, tool, .. } => write_call(out, call_id, tool, "", "in_progress"),
+            Kind::Compaction { .. } => out.extend_from_slice(b",\"type\":\"compaction\""),
         }
         out.push(b'}');
     }
@@ -593,6 +596,10 @@ impl Item {
                 }
             }
             Kind::Call { call_id, tool, input } => write_call(out, call_id, tool, input, status),
+            Kind::Compaction { .. } => {
+                out.extend_from_slice(b",\"type\":\"compaction\"");
+                write_next(out, "encrypted_content", sealed.unwrap_or_default());
+            }
         }
         out.push(b'}');
     }

@@ -83,7 +83,7 @@ impl Reader {
             (connection, version) if usize::try_from(version).is_ok_and(|version| version <= VERSION) => {
                 Ok(Some(Self { connection }))
             }
-            (_, found) => Err(StoreError::Newer { found }),
+            (_, found) => Err(StoreError::Newer { found, known: VERSION }),
         }
     }
 

@@ -1,22 +1,16 @@
 //! `usage.sqlite`: what a row is, and how rows get in and, in time, out again. Everything here blocks on the disk.
-//!
-//! The file has a write-ahead journal (`usage.sqlite-wal`, `-shm`): a transaction is one append, which is synced only when
-//! the journal is merged, and readers wait for nobody. A process that is killed leaves whole transactions; a machine that
-//! loses power may lose the last minutes, never the file (<https://sqlite.org/wal.html>, read 2026-11-21).
 
 use std::{
-    fs::{self, OpenOptions},
-    io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+use rusqlite::{TransactionBehavior, params};
 
+pub use crate::proxy::database::StoreError;
 use crate::{
-    host::files,
     model::{failure::FailureKind, usage::Usage},
+    proxy::database::{Database, Keeps, integer},
 };
 
 /// Each entry brings the file from the version that is its index to the next. Released ones never change; columns are only
@@ -49,8 +43,6 @@ const MIGRATIONS: &[&str] = &["
 /// The version that this program writes.
 pub(super) const VERSION: usize = MIGRATIONS.len();
 
-/// Somebody else is at the file for so long at most, such as another proxy.
-const BUSY_MAX: Duration = Duration::from_secs(1);
 /// Rows that one transaction deletes at most: the journal holds what they were on.
 const DELETED_MAX: usize = 5000;
 /// Between two looks for what is too old or too much.
@@ -138,57 +130,21 @@ pub struct Limits {
     pub rows_max: u64,
 }
 
-/// Why the file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file system says no.
-    #[error("cannot {what}")]
-    File {
-        /// What was tried.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The database says no.
-    #[error("cannot {what}")]
-    Database {
-        /// What was tried.
-        what: &'static str,
-        /// Why not.
-        source: rusqlite::Error,
-    },
-    /// It is no database, or not whole.
-    #[error("it is damaged: {0}")]
-    Damaged(String),
-    /// It is from another version of this program.
-    #[error("it was written by a newer codex-proxy (format {found}, this one knows {VERSION})")]
-    Newer {
-        /// Its version.
-        found: i64,
-    },
-}
-
-impl StoreError {
-    pub(super) fn of(what: &'static str, source: rusqlite::Error) -> Self {
-        match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(source.to_string()),
-            _ => Self::Database { what, source },
-        }
-    }
-
-    /// Whether only a new file helps.
-    pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged(_))
-    }
-}
-
 /// The open file.
 #[derive(Debug)]
 pub struct Store {
-    connection: Connection,
-    /// Device and inode.
-    identity: (u64, u64),
+    database: Database,
     pruned: Option<Instant>,
+}
+
+impl Keeps for Store {
+    fn at(file: &Path) -> Result<Self, StoreError> {
+        Self::open(file)
+    }
+
+    fn database(&self) -> &Database {
+        &self.database
+    }
 }
 
 impl Store {
@@ -197,41 +153,7 @@ impl Store {
     /// # Errors
     /// As [`StoreError`] says; a damaged file is left as it is.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
-        let prepare = || {
-            if let Some(directory) = file.parent() {
-                files::create_private_dir(directory)?;
-            }
-            // By us, for SQLite would make it readable to others. Its journals get the same mode.
-            let handle =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file)?;
-            files::make_private(file, 0o600)?;
-            handle.metadata()
-        };
-        let metadata = prepare().map_err(|source| StoreError::File { what: "open it", source })?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || {
-            let mut connection = Connection::open_with_flags(file, flags)?;
-            connection.busy_timeout(BUSY_MAX)?;
-            // Half a megabyte of pages at most; a file can shrink without being rewritten, if that is said before it has
-            // tables; a journal of a megabyte.
-            connection.execute_batch(
-                "PRAGMA cache_size = -512; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
-                 PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 256; PRAGMA journal_size_limit = 1048576;
-                 PRAGMA trusted_schema = OFF;",
-            )?;
-            let found = migrate(&mut connection)?;
-            Ok((connection, found))
-        };
-        let (connection, found) = open().map_err(|source| StoreError::of("open it", source))?;
-        if usize::try_from(found).is_ok_and(|found| found <= VERSION) {
-            return Ok(Self { connection, identity: (metadata.dev(), metadata.ino()), pruned: None });
-        }
-        Err(StoreError::Newer { found })
-    }
-
-    /// Whether this is the file of that name.
-    pub fn is_at(&self, file: &Path) -> bool {
-        fs::metadata(file).is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+        Ok(Self { database: Database::open(file, MIGRATIONS)?, pruned: None })
     }
 
     /// Reads all of it, a matter of some hundred milliseconds for the largest.
@@ -239,11 +161,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] with the first thing that is wrong.
     pub fn check(&self) -> Result<(), StoreError> {
-        let check = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-        match check.map_err(|source| StoreError::of("read it", source))? {
-            text if text == "ok" => Ok(()),
-            text => Err(StoreError::Damaged(text)),
-        }
+        self.database.check()
     }
 
     /// Writes all of these rows, or none.
@@ -255,7 +173,7 @@ impl Store {
     }
 
     fn insert(&mut self, rows: &[Row]) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut insert = transaction.prepare(
             "INSERT INTO requests (at, request_id, model, provider, upstream_model, protocol, input, cached,
              cache_write, output, reasoning, estimated, first_ms, duration_ms, attempts, outcome, failure, cost_micro,
@@ -317,7 +235,7 @@ impl Store {
                 "DELETE FROM requests WHERE id IN (SELECT id FROM requests WHERE {condition} LIMIT {DELETED_MAX})"
             );
             loop {
-                let count = self.connection.execute(&delete, params![value])?;
+                let count = self.database.connection.execute(&delete, params![value])?;
                 deleted |= count > 0;
                 if count < DELETED_MAX {
                     break;
@@ -325,61 +243,10 @@ impl Store {
             }
         }
         if deleted {
-            // A page a step.
-            let mut vacuum = self.connection.prepare("PRAGMA incremental_vacuum")?;
-            let mut steps = vacuum.query([])?;
-            while steps.next()?.is_some() {}
+            self.database.shrink()?;
         }
         Ok(())
     }
-}
-
-/// Brings the tables to this program's version, and gives the version that they have then.
-fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
-    let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
-    // Without the lock that writing takes, as long as there is nothing to write.
-    if version(connection)? >= integer(VERSION as u64) {
-        return version(connection);
-    }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have been quicker.
-    let from = usize::try_from(version(&transaction)?).unwrap_or(VERSION);
-    for migration in MIGRATIONS.iter().skip(from) {
-        transaction.execute_batch(migration)?;
-    }
-    if from < VERSION {
-        transaction.execute_batch(&format!("PRAGMA user_version = {VERSION}"))?;
-    }
-    let found = version(&transaction)?;
-    transaction.commit()?;
-    Ok(found)
-}
-
-/// Moves a damaged file out of the way, with its journal, which belongs to no other, and gives its new name.
-///
-/// # Errors
-/// It cannot be moved.
-pub fn set_aside(file: &Path) -> Result<PathBuf, StoreError> {
-    let journal = |path: &Path, end: &str| {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(end);
-        path.with_file_name(name)
-    };
-    let absent_is_well = |result: io::Result<()>| match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    };
-    let moved = || {
-        let aside = files::set_aside(file)?;
-        absent_is_well(fs::rename(journal(file, "-wal"), journal(&aside, "-wal")))?;
-        absent_is_well(fs::remove_file(journal(file, "-shm")))?;
-        Ok(aside)
-    };
-    moved().map_err(|source| StoreError::File { what: "set it aside", source })
-}
-
-fn integer(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn milliseconds(time: Duration) -> i64 {
@@ -388,9 +255,10 @@ fn milliseconds(time: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
+    use crate::proxy::database::set_aside;
 
     const DAY_S: u64 = 86_400;
     const ALL: Limits = Limits { keep: Duration::from_secs(400 * DAY_S), rows_max: 1_000_000 };
@@ -411,7 +279,7 @@ mod tests {
     }
 
     fn times(store: &Store) -> Vec<i64> {
-        let mut select = store.connection.prepare("SELECT at FROM requests ORDER BY id").unwrap();
+        let mut select = store.database.connection.prepare("SELECT at FROM requests ORDER BY id").unwrap();
         select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
@@ -431,16 +299,16 @@ mod tests {
         let mut store = Store::open(&file).unwrap();
         store.append(&[row(3)]).unwrap();
         assert_eq!(times(&store), [1, 2, 3]);
-        let found = store.connection.query_row(
+        let found = store.database.connection.query_row(
             "SELECT provider || upstream_model || protocol || outcome || failure || currency, input, first_ms
              FROM requests WHERE at = 1",
             [],
             |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
         );
         assert_eq!(found.unwrap(), ("upmchatfailedupstream_timeoutUSD".to_owned(), i64::MAX, 250));
-        assert!(store.is_at(&file));
+        assert!(store.database.is_at(&file));
         fs::remove_file(&file).unwrap();
-        assert!(!store.is_at(&file));
+        assert!(!store.database.is_at(&file));
     }
 
     #[test]
@@ -451,8 +319,9 @@ mod tests {
         // More than one transaction deletes.
         let rows: Vec<Row> = (0..12_000).map(row).collect();
         store.append(&rows).unwrap();
-        let pages =
-            |store: &Store| -> i64 { store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap() };
+        let pages = |store: &Store| -> i64 {
+            store.database.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap()
+        };
         let before = pages(&store);
         store.prune(Limits { keep: Duration::from_secs(1000), rows_max: 1_000_000 }, 12_000).unwrap();
         assert_eq!(times(&store), (11_000..12_000).collect::<Vec<i64>>());
@@ -502,9 +371,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("usage.sqlite");
         let store = Store::open(&file).unwrap();
-        store.connection.execute_batch("PRAGMA user_version = 99").unwrap();
+        store.database.connection.execute_batch("PRAGMA user_version = 99").unwrap();
         drop(store);
         let error = Store::open(&file).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 99 }) && error.to_string().contains("newer"), "{error}");
+        assert!(
+            matches!(error, StoreError::Newer { found: 99, known: VERSION }) && error.to_string().contains("newer"),
+            "{error}"
+        );
     }
 }

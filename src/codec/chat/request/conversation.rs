@@ -14,7 +14,7 @@ use crate::{
             thoughts::{Field, Stored, TAGS},
             wire,
         },
-        custom,
+        compaction, custom,
         history::{
             EMPTY_RESULT, INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, part_path, path,
             short_id,
@@ -134,11 +134,9 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     }
                 }
                 Item::Hosted { .. } => self.losses.drop(path(i), "the work of another provider's tool"),
-                Item::Compaction { .. } | Item::CompactionTrigger => {
-                    return Err(EncodeError::Unsupported {
-                        path: path(i),
-                        why: "compaction must be resolved before a request is put into this protocol".into(),
-                    });
+                Item::Compaction { path } => {
+                    let why = compaction::NOT_READABLE.to_owned();
+                    return Err(EncodeError::Unsupported { path: path.clone(), why });
                 }
             }
         }

@@ -360,9 +360,10 @@ fn foreign_thoughts_never_leave() {
 
 #[test]
 fn compaction_is_refused_rather_than_lost() {
-    let request = of(vec![Item::Compaction { sealed: "x".into() }, message(Role::User, "hi")]);
+    let request =
+        of(vec![Item::Compaction { path: "input[0].encrypted_content".to_owned() }, message(Role::User, "hi")]);
     let error = encode_request(&request, &target("generic")).unwrap_err();
-    assert!(matches!(error, EncodeError::Unsupported { path, .. } if path == "input[0]"));
+    assert!(matches!(error, EncodeError::Unsupported { path, .. } if path == "input[0].encrypted_content"));
 }
 
 /// What a client makes of an answer's events: the items it sends back.
@@ -377,6 +378,7 @@ fn history(events: &[Event]) -> Vec<Item<'static>> {
                     ItemKind::Call { call_id, tool } => {
                         Item::Call { call_id: Cow::Owned(call_id.clone()), tool: tool.clone(), input: "".into() }
                     }
+                    ItemKind::Compaction => unreachable!("no provider makes one"),
                 };
                 items.insert(*item, fresh);
             }

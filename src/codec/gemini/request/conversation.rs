@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use super::{cannot_write, function_name};
 use crate::{
     codec::{
-        EncodeError, Target,
+        EncodeError, Target, compaction,
         gemini::{
             models::Model,
             thoughts::{Mark, Stored, VERSION},
@@ -145,11 +145,9 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     }
                 }
                 Item::Hosted { .. } => self.losses.drop(path(i), "the work of another provider's tool"),
-                Item::Compaction { .. } | Item::CompactionTrigger => {
-                    return Err(EncodeError::Unsupported {
-                        path: path(i),
-                        why: "compaction must be resolved before a request is put into this protocol".into(),
-                    });
+                Item::Compaction { path } => {
+                    let why = compaction::NOT_READABLE.to_owned();
+                    return Err(EncodeError::Unsupported { path: path.clone(), why });
                 }
             }
         }
@@ -276,8 +274,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     said.push(self.call(i)?);
                     calls.push(i);
                 }
-                Some(Item::Output { .. } | Item::Hosted { .. } | Item::Compaction { .. } | Item::CompactionTrigger)
-                | None => {}
+                Some(Item::Output { .. } | Item::Hosted { .. } | Item::Compaction { .. }) | None => {}
             }
         }
         if self.model.signatures_required

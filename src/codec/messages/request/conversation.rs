@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use super::{Switch, cannot_write};
 use crate::{
     codec::{
-        EncodeError, Target,
+        EncodeError, Target, compaction,
         history::{
             EMPTY_RESULT, INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, arguments, part_path,
             path, short_id,
@@ -118,11 +118,9 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     }
                 }
                 Item::Hosted { .. } => self.losses.drop(path(i), "the work of another provider's tool"),
-                Item::Compaction { .. } | Item::CompactionTrigger => {
-                    return Err(EncodeError::Unsupported {
-                        path: path(i),
-                        why: "compaction must be resolved before a request is put into this protocol".into(),
-                    });
+                Item::Compaction { path } => {
+                    let why = compaction::NOT_READABLE.to_owned();
+                    return Err(EncodeError::Unsupported { path: path.clone(), why });
                 }
             }
         }
@@ -270,8 +268,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     blocks.push(self.call(*i)?);
                     self.given.append(&mut last);
                 }
-                Some(Item::Output { .. } | Item::Hosted { .. } | Item::Compaction { .. } | Item::CompactionTrigger)
-                | None => {}
+                Some(Item::Output { .. } | Item::Hosted { .. } | Item::Compaction { .. }) | None => {}
             }
         }
         // A message cannot end with thoughts.

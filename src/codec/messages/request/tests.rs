@@ -355,10 +355,7 @@ fn sampling_is_said_only_where_it_is_taken() {
 
 #[test]
 fn what_must_not_be_dropped_is_refused() {
-    let input = vec![Item::Compaction { sealed: "x".into() }];
-    let request = Request { input, ..Request::default() };
-    assert!(matches!(encode_request(&request, &target("claude-opus-5-5")), Err(EncodeError::Unsupported { .. })));
-    let input = vec![message(Role::User, "hi"), Item::CompactionTrigger];
+    let input = vec![Item::Compaction { path: "input[0].encrypted_content".to_owned() }];
     let request = Request { input, ..Request::default() };
     assert!(matches!(encode_request(&request, &target("claude-opus-5-5")), Err(EncodeError::Unsupported { .. })));
 }

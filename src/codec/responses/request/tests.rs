@@ -159,6 +159,42 @@ fn what_clients_send_is_read_at_once() {
     assert!(kept.contains(r#"RawValue({"type":"input_file","file_data":"x"})"#), "{kept}");
 }
 
+#[test]
+fn a_compaction_is_opened_or_kept_or_refused() {
+    let sealer = Sealer::new(&[0; 32]);
+    let body = |kind: &str, blob: &str| {
+        format!(
+            r#"{{"model":"m","input":[{{"type":"additional_tools","tools":[]}},{{"type":"{kind}","encrypted_content":"{blob}"}}]}}"#
+        )
+    };
+    let ours = sealer.seal_summary("what was done", [1; 24]).unwrap();
+    for kind in ["compaction", "compaction_summary"] {
+        let text = body(kind, &ours);
+        let input = decode(&text).unwrap().request.input;
+        let [Item::Message { role: Role::User, parts, .. }] = input.as_slice() else { panic!("{input:?}") };
+        let [Part::Text(text)] = parts.as_slice() else { panic!("{parts:?}") };
+        assert_eq!(text.read(), compaction::words("what was done"));
+        // Its place is counted as the client counts.
+        let text = body(kind, "gAAAAAB");
+        let input = decode(&text).unwrap().request.input;
+        assert!(matches!(input.as_slice(), [Item::Compaction { path }] if path == "input[1].encrypted_content"));
+        let error = decode(&body(kind, &ours[..ours.len() - 4])).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("input[1].encrypted_content"));
+        assert_eq!(error.code, Some("invalid_encrypted_content"));
+    }
+}
+
+#[test]
+fn a_compaction_is_asked_for_at_the_end_only() {
+    let asked =
+        decode(r#"{"model":"m","input":[{"role":"user","content":"a"},{"type":"compaction_trigger"}]}"#).unwrap();
+    assert!(asked.request.compact && asked.request.input.len() == 1);
+    assert!(!decode(r#"{"model":"m","input":"a"}"#).unwrap().request.compact);
+    let error =
+        decode(r#"{"model":"m","input":[{"type":"compaction_trigger"},{"type":"compaction_trigger"}]}"#).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("input[0]"));
+}
+
 /// Items of every kind, and some that are wrong.
 const ITEMS: [&str; 22] = [
     r#"{"role":"user","content":"a\n\"b\" \u00e9 \ud83e\udd80"}"#,

@@ -1,9 +1,74 @@
-//! Token counts at the end of an answer, and whether the client can take them as they stand.
+//! What is read of a relayed answer: field names of the Responses API, and token counts in whatever form hosts have.
+//!
+//! Source: <https://platform.openai.com/docs/api-reference/responses-streaming> (read 2026-11-21). Every field is taken as
+//! raw JSON: hosts differ, and most of it passes unread.
 
+use std::borrow::Cow;
+
+use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::model::usage::Usage;
+use crate::{codec::responses::stream::one_line, model::usage::Usage};
+
+/// Any event, as far as it is read.
+#[derive(Deserialize)]
+pub(super) struct Event<'a> {
+    #[serde(borrow, default)]
+    pub(super) r#type: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) response: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) item: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) sequence_number: Option<&'a RawValue>,
+}
+
+/// An item as it is kept; `None` for thoughts without a blob.
+pub(super) fn worth_keeping(item: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Item<'a> {
+        #[serde(borrow, default)]
+        r#type: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        encrypted_content: Option<&'a RawValue>,
+    }
+    let head: Item<'_> = serde_json::from_str(item.get()).ok()?;
+    let bare = head.encrypted_content.and_then(string).is_none_or(|blob| blob.is_empty());
+    let thought = head.r#type.and_then(string).is_some_and(|kind| kind == "reasoning");
+    (!(thought && bare)).then(|| one_line(item).into_owned())
+}
+
+/// A response object, as far as it is read.
+#[derive(Deserialize)]
+pub(super) struct Response<'a> {
+    #[serde(borrow, default)]
+    pub(super) id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) object: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) created_at: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) model: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) status: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) incomplete_details: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) output: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Details<'a> {
+    #[serde(borrow, default)]
+    pub(super) reason: Option<&'a RawValue>,
+}
 
 /// Token counts as a host gave them.
 pub(super) struct Counts {
@@ -78,4 +143,13 @@ struct DetailsWire<'a> {
     cache_write_tokens: Option<&'a RawValue>,
     #[serde(borrow, default)]
     reasoning_tokens: Option<&'a RawValue>,
+}
+
+/// The text of a JSON string; `None` for the rest.
+pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(raw.get()).ok().map(Cow::Owned)
 }
