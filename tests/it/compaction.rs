@@ -9,6 +9,7 @@ use super::relay;
 use crate::support::{
     chat::{self, Chat},
     codex::Codex,
+    events::DEADLINE,
     facility, gemini,
     http::Answer,
     messages::{self, Messages},
@@ -246,8 +247,7 @@ fn a_summary_that_fails_is_made_elsewhere() {
     compaction_of(&proxy.responses(&ask_to_compact(true)));
     first.exactly(1);
     second.exactly(1);
-    let log = proxy.log();
-    assert!(log.contains("codex_attempts=2") || log.contains("\"codex_attempts\":2"), "{log}");
+    assert!(proxy.wait_log("codex_attempts=2", DEADLINE), "{}", proxy.log());
 }
 
 #[test]

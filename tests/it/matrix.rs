@@ -15,6 +15,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use crate::support::{
     PIXEL_PNG,
     codex::Codex,
+    events::DEADLINE,
     golden::Differences,
     proxy::Proxy,
     root,
@@ -180,9 +181,10 @@ fn converse(a: Vendor, b: Vendor) -> Option<Outcome> {
     }
     keep(a, b, a, &to_a[4]);
     keep(a, b, b, &to_b[1]);
-    let [first, _, last, there, _, back, _] = &losses(&proxy.log())[..] else { panic!("{}", proxy.log()) };
-    let alone = [first.clone(), last.clone()];
-    Some(Outcome { pair: (a, b), alone, there: there.clone(), back: back.clone() })
+    // The last line of the log may come after the answer that it is about.
+    let told = proxy.wait_told(DEADLINE, |log| <[Losses; 7]>::try_from(losses(log)).ok());
+    let Some([first, _, last, there, _, back, _]) = told else { panic!("{}", proxy.log()) };
+    Some(Outcome { pair: (a, b), alone: [first, last], there, back })
 }
 
 /// Begins a turn at `a`, has `b` take it over, and `a` end it.

@@ -1,6 +1,7 @@
 //! Thoughts that a provider signed and does not take back: the request is sent once more without them, at the same place.
 
 use crate::support::{
+    events::DEADLINE,
     gemini::{self, Gemini},
     messages::{self, Messages},
     proxy::Proxy,
@@ -66,8 +67,9 @@ fn claude_is_asked_again_without_thinking_blocks() {
         let kinds: Vec<&str> =
             messages::blocks(&requests[2]).iter().filter_map(|block| block["type"].as_str()).collect();
         assert_eq!(kinds, ["text", "tool_use", "tool_result"]);
-        let log = proxy.log();
-        assert!(log.contains("asking again") && log.contains("the provider refuses its signature"), "{log}");
+        for words in ["asking again", "the provider refuses its signature"] {
+            assert!(proxy.wait_log(words, DEADLINE), "{words}: {}", proxy.log());
+        }
     }
 }
 
@@ -90,7 +92,7 @@ fn gemini_is_asked_again_with_the_documented_placeholder() {
         assert_eq!(proxy.responses(&body).items()[0]["content"][0]["text"], "done");
         let requests = upstream.exactly(3);
         assert_eq!(signature(&requests[1]).as_deref(), Some("U0lHLTE="));
-        assert!(proxy.log().contains("asking again"), "{}", proxy.log());
+        assert!(proxy.wait_log("asking again", DEADLINE), "{}", proxy.log());
     }
 }
 

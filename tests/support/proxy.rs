@@ -156,6 +156,11 @@ impl Proxy {
         self.running.wait_log(text, deadline)
     }
 
+    /// Waits until its log answers the question.
+    pub fn wait_told<T>(&self, deadline: Duration, question: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.running.wait(deadline, question)
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.running.pid()
