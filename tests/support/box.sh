@@ -57,11 +57,12 @@ hit_cap() {
 }
 health() { user curl -sS --fail --max-time 15 "http://127.0.0.1:$port/health"; }
 state_is() { health | grep -F "\"state\":\"$1\""; }
-request() { # request [MODEL [INPUT]]: prints the status; the body goes to a file in the box
+request() { # request [MODEL [INPUT [STORE]]]: prints the status; the body goes to a file in the box. STORE: not, as Codex asks
     local token
     token=$(user codex-proxyctl token --port $port)
     user curl -sS --max-time 45 -o /tmp/answer -w '%{http_code}\n' -H "Authorization: Bearer $token" \
-        -H 'Content-Type: application/json' -d "{\"model\":\"${1:-demo}\",\"input\":\"${2:-hello}\"}" "http://127.0.0.1:$port/v1/responses"
+        -H 'Content-Type: application/json' -d "{\"model\":\"${1:-demo}\",\"input\":\"${2:-hello}\",\"store\":${3:-false}}" \
+        "http://127.0.0.1:$port/v1/responses"
 }
 
 # configure TEXT: the user's configuration.

@@ -141,6 +141,9 @@ no_room() {
     ctl restart codex-proxy.service
     state_is ready
     [ "$(request)" = 200 ]
+    # What is to be kept and cannot be is answered all the same.
+    [ "$(request demo hello true)" = 200 ]
+    soon 10 degraded 'responses are not stored: '
     root rm $state/opaque.key
     fill $state
     ctl restart codex-proxy.service

@@ -18,7 +18,7 @@ def ask(thread):
     n = 0
     while not os.path.exists(stop):
         n += 1
-        body = json.dumps({"model": "demo", "input": f"{thread} {n}"})
+        body = json.dumps({"model": "demo", "input": f"{thread} {n}", "store": False})
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         try:
             connection.request("POST", "/v1/responses", body, headers)
