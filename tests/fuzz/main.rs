@@ -73,13 +73,14 @@ fn fuzz(target: &str, inputs: Vec<Vec<u8>>, check: impl Fn(&[&[u8]]) -> Result<(
         failure_persistence: None,
         ..Config::default()
     };
-    let mut runner = match time {
-        Some(_) => TestRunner::new(config),
-        None => TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
-    };
     let begun = Instant::now();
     let tried = Cell::new(0_u64);
     loop {
+        // One counts its inputs over all its runs.
+        let mut runner = match time {
+            Some(_) => TestRunner::new(config.clone()),
+            None => TestRunner::new_with_rng(config.clone(), TestRng::deterministic_rng(RngAlgorithm::ChaCha)),
+        };
         let result = runner.run(&plan(), |plan| {
             tried.set(tried.get() + 1);
             let bytes = plan.bytes(&corpus);

@@ -24,7 +24,8 @@ use codex_proxy::{
     },
 };
 use proptest::{prelude::*, test_runner::TestCaseError};
-use serde_json::{Value, json, value::RawValue};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
 use super::{fuzz, kept};
 
@@ -155,15 +156,23 @@ fn check_stream(stream: &[u8], ours: bool) -> Checked {
     };
     // What is no text passes as it came.
     framer.feed(String::from_utf8_lossy(stream).as_bytes(), &mut keep).and_then(|()| framer.finish(keep)).unwrap();
+    // Not as a tree: what is nested too deep for one passes all the same.
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow, default)]
+        r#type: Option<&'a RawValue>,
+        #[serde(default)]
+        sequence_number: Option<u64>,
+    }
     let mut ends = 0;
     let mut last = String::new();
     for (n, data) in data.iter().enumerate() {
-        let Ok(event) = serde_json::from_str::<Value>(data) else {
+        let Ok(event) = serde_json::from_str::<Event<'_>>(data) else {
             prop_assert!(!ours, "not JSON: {data}");
             continue;
         };
-        prop_assert!(!ours || event["sequence_number"] == json!(n), "numbered without a gap: {data}");
-        last = event["type"].as_str().unwrap_or_default().to_owned();
+        prop_assert!(!ours || event.sequence_number == Some(n as u64), "numbered without a gap: {data}");
+        last = event.r#type.and_then(|name| serde_json::from_str(name.get()).ok()).unwrap_or_default();
         ends += usize::from(ENDS.contains(&last.as_str()));
     }
     prop_assert_eq!(ends, 1, "ends: {}", stream.escape_ascii());

@@ -188,8 +188,9 @@ impl StreamDecoder {
                 "The provider ended its answer without saying anything.",
             )),
             (Some(finish), _) => finish.end(),
-            (None, Some(failure)) => End::Failed(failure),
-            (None, None) => End::Failed(cut_off(self.answer.has_items())),
+            (None, Some(failure)) if !self.answer.done => End::Failed(failure),
+            // What breaks behind the end mark is no part of the answer.
+            (None, _) => End::Failed(cut_off(self.answer.has_items())),
         };
         let complete = end == End::Complete;
         let failed = matches!(end, End::Failed(_));

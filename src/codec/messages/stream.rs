@@ -179,8 +179,9 @@ impl StreamDecoder {
     pub fn finish(mut self, cut: Option<Failure>, out: &mut Vec<Event>) {
         let end = match (self.answer.finish.take(), cut) {
             (Some(finish), _) => finish.end(),
-            (None, Some(failure)) => End::Failed(failure),
-            (None, None) => self.unannounced(),
+            (None, Some(failure)) if !self.answer.done => End::Failed(failure),
+            // What breaks behind the end mark is no part of the answer.
+            (None, _) => self.unannounced(),
         };
         let complete = end == End::Complete;
         let failed = matches!(end, End::Failed(_));
