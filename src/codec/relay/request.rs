@@ -27,6 +27,7 @@ use serde_json::value::RawValue;
 use super::{
     blob::{self, BlobId},
     tools::{self, Fate, Fit},
+    wire::present,
 };
 use crate::{
     codec::{
@@ -108,10 +109,6 @@ struct Item<'a> {
     id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     encrypted_content: Option<&'a RawValue>,
-}
-
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// What an edit needs to know of blobs.

@@ -475,8 +475,11 @@ impl Relay {
         let ended = if self.streaming {
             let kind = if incomplete { "response.incomplete" } else { "response.completed" };
             let mut edits = Edits::new(&data);
-            if event.r#type.is_none() {
-                edits.insert(&data, &format!("\"type\":\"{kind}\""));
+            match event.r#type {
+                Some(name) if string(name).is_some() => {}
+                // Named in the `event` line only.
+                Some(other) => edits.replace(other, format!("\"{kind}\"")),
+                None => edits.insert(&data, &format!("\"type\":\"{kind}\"")),
             }
             let ended = self.complete(raw.get(), &response, incomplete, &mut edits)?;
             match edits.apply() {

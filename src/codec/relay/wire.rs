@@ -6,15 +6,20 @@
 use std::borrow::Cow;
 
 use memchr::memchr;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::{codec::responses::stream::one_line, model::usage::Usage};
 
+/// For a member whose place matters: `null` is a value.
+pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
 /// Any event, as far as it is read.
 #[derive(Deserialize)]
 pub(super) struct Event<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     pub(super) r#type: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) response: Option<&'a RawValue>,
@@ -44,7 +49,7 @@ pub(super) fn worth_keeping(item: &RawValue) -> Option<String> {
 /// A response object, as far as it is read.
 #[derive(Deserialize)]
 pub(super) struct Response<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     pub(super) id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) object: Option<&'a RawValue>,

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::echo::Echo;
 use crate::{
-    codec::seal::Sealer,
+    codec::{json::depth, seal::Sealer},
     model::{
         event::{End, Event, IncompleteReason, ItemKey, ItemKind},
         failure::Failure,
@@ -22,6 +22,10 @@ use crate::{
         usage::Usage,
     },
 };
+
+/// A value that stands in an event as it came is nested no deeper: the client reads with serde_json, which gives up at 128
+/// (<https://docs.rs/serde_json/1/serde_json/struct.Deserializer.html#method.disable_recursion_limit>, read 2026-11-21).
+const DEPTH_MAX: usize = 100;
 
 /// Who an answer is, given by the shell.
 #[derive(Debug, Clone)]
@@ -625,7 +629,8 @@ fn write_call(out: &mut Vec<u8>, call_id: &str, tool: &ToolRef<'_>, input: &str,
         ToolKind::ToolSearch => {
             out.extend_from_slice(b",\"execution\":\"client\",\"arguments\":");
             // The client takes an object here; text that is none becomes the query, so that it is searched for.
-            let raw = serde_json::from_str::<&RawValue>(input).ok().filter(|raw| raw.get().starts_with('{'));
+            let raw = serde_json::from_str::<&RawValue>(input).ok();
+            let raw = raw.filter(|raw| raw.get().starts_with('{') && depth(raw.get()) <= DEPTH_MAX);
             match raw {
                 Some(raw) => out.extend_from_slice(one_line(raw).as_bytes()),
                 None if input.is_empty() => out.extend_from_slice(b"{}"),
