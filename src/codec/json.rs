@@ -21,26 +21,6 @@ pub fn number_of(raw: &RawValue) -> Option<u64> {
     text_of(raw)?.parse().ok()
 }
 
-/// How deep the arrays and objects of a JSON text are nested.
-pub fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut quoted, mut escaped) = (false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = quoted,
-            b'"' => quoted = !quoted,
-            b'[' | b'{' if !quoted => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 /// A JSON string without copying, unless it holds escapes.
 pub fn borrowed(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
@@ -120,13 +100,6 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn depth_is_that_of_brackets_outside_of_text() {
-        for (json, deep) in [("1", 0), (r#"{"a":[1,{}],"b":[]}"#, 3), (r#"["[[\"[[\\", "]"]"#, 1), ("[[[", 3)] {
-            assert_eq!(depth(json), deep, "{json}");
-        }
-    }
 
     #[test]
     fn half_a_pair_does_not_cost_the_text_around_it() {

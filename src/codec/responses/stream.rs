@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::echo::Echo;
 use crate::{
-    codec::{json::depth, seal::Sealer},
+    codec::seal::Sealer,
     model::{
         event::{End, Event, IncompleteReason, ItemKey, ItemKind},
         failure::Failure,
@@ -22,10 +22,6 @@ use crate::{
         usage::Usage,
     },
 };
-
-/// A value that stands in an event as it came is nested no deeper: the client reads with serde_json, which gives up at 128
-/// (<https://docs.rs/serde_json/1/serde_json/struct.Deserializer.html#method.disable_recursion_limit>, read 2026-11-21).
-const DEPTH_MAX: usize = 100;
 
 /// Who an answer is, given by the shell.
 #[derive(Debug, Clone)]
@@ -630,7 +626,7 @@ fn write_call(out: &mut Vec<u8>, call_id: &str, tool: &ToolRef<'_>, input: &str,
             out.extend_from_slice(b",\"execution\":\"client\",\"arguments\":");
             // The client takes an object here; text that is none becomes the query, so that it is searched for.
             let raw = serde_json::from_str::<&RawValue>(input).ok();
-            let raw = raw.filter(|raw| raw.get().starts_with('{') && depth(raw.get()) <= DEPTH_MAX);
+            let raw = raw.filter(|raw| raw.get().starts_with('{') && is_readable(raw));
             match raw {
                 Some(raw) => out.extend_from_slice(one_line(raw).as_bytes()),
                 None if input.is_empty() => out.extend_from_slice(b"{}"),
@@ -642,6 +638,12 @@ fn write_call(out: &mut Vec<u8>, call_id: &str, tool: &ToolRef<'_>, input: &str,
             }
         }
     }
+}
+
+/// Whether the client can read a value that stands in an event as it came. It reads with serde_json too, and that gives up
+/// at numbers that are out of range, halves of surrogate pairs, and 128 levels; the brackets stand for the event around it.
+fn is_readable(raw: &RawValue) -> bool {
+    serde_json::from_str::<serde_json::Value>(&format!("[[[[[[{raw}]]]]]]")).is_ok()
 }
 
 fn write_part(out: &mut Vec<u8>, refusal: bool, text: &str) {
