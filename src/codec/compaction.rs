@@ -13,7 +13,6 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::responses::request::InvalidRequest;
 use crate::model::{
     event::{End, Event, IncompleteReason, ItemKey, ItemKind},
     failure::{Failure, FailureKind},
@@ -79,14 +78,10 @@ pub fn ask(request: &mut Request<'_>) {
     request.format = Format::Text;
 }
 
-/// The refusal of a conversation whose summary no host can read that may be asked.
-pub fn unreadable(request: &Request<'_>) -> Option<InvalidRequest> {
+/// Where in a request a summary stands that was not made here, and that only its maker can read.
+pub fn unreadable<'r>(request: &'r Request<'_>) -> Option<&'r str> {
     request.input.iter().find_map(|item| match item {
-        Item::Compaction { path } => Some(InvalidRequest {
-            param: Some(path.clone()),
-            message: format!("`{path}` is {NOT_READABLE}."),
-            code: Some("invalid_encrypted_content"),
-        }),
+        Item::Compaction { path } => Some(path.as_str()),
         Item::Message { .. }
         | Item::Reasoning { .. }
         | Item::Call { .. }

@@ -44,14 +44,18 @@ pub(super) fn task(path: &str, request: &Request<'_>) -> Task {
 
 /// Leaves only places that may be able to read a summary that was not made here, if one stands in the conversation.
 pub(super) fn readable(request: &Request<'_>, choice: &mut Choice) -> Result<(), InvalidRequest> {
-    let Some(invalid) = compaction::unreadable(request) else { return Ok(()) };
+    let Some(path) = compaction::unreadable(request) else { return Ok(()) };
     if let Choice::Routes(hops) = choice {
         hops.retain(|hop| hop.target.protocol == Protocol::Responses);
         if !hops.is_empty() {
             return Ok(());
         }
     }
-    Err(invalid)
+    Err(InvalidRequest {
+        param: Some(path.to_owned()),
+        message: format!("`{path}` is {}.", compaction::NOT_READABLE),
+        code: Some("invalid_encrypted_content"),
+    })
 }
 
 /// Makes the request one for a summary, if a compaction is wanted, and gives what the answer is to repeat. `body`: the
