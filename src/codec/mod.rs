@@ -1,8 +1,9 @@
 //! One directory per wire protocol, plus framing. PURE.
 //!
-//! Every upstream protocol offers the same names: `encode_request`, `decode_error`, and a `StreamDecoder` with `feed`
-//! and `finish`; the functions of these names here choose by the target's [`Protocol`]. The `responses` directory is the
-//! face towards the client and goes the other way: `decode_request`, `StreamEncoder`.
+//! Every upstream protocol offers the same names: `encode_request`, a `StreamDecoder` with `feed` and `finish`, and
+//! `decode_error` if [`error`] does not know its errors; the functions of these names here choose by the target's
+//! [`Protocol`]. The `responses` directory is the face towards the client and goes the other way: `decode_request`,
+//! `StreamEncoder`.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 #![deny(clippy::wildcard_enum_match_arm)]
 
