@@ -27,6 +27,7 @@ pub mod responses;
 pub mod seal;
 pub mod sse;
 pub mod stored;
+mod write;
 
 use std::{borrow::Cow, time::SystemTime};
 

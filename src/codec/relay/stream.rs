@@ -33,9 +33,10 @@ use crate::{
         edits::Edits,
         error::{failure_in_stream, is_html},
         names::Names,
-        responses::stream::{Ended, Identity, begin_event, one_line, write_json, write_member, write_usage},
+        responses::stream::{Ended, Identity, begin_event, write_usage},
         sse::FRAME_BYTES_MAX,
         stored::KEPT_BYTES_MAX,
+        write::{one_line, write_json, write_member},
     },
     model::{
         event::IncompleteReason,

@@ -4,7 +4,10 @@ use memchr::memmem;
 
 use super::wire::{Event, Response, string};
 use crate::{
-    codec::responses::stream::{begin_event, write_member, write_next},
+    codec::{
+        responses::stream::begin_event,
+        write::{write_member, write_next},
+    },
     model::failure::Failure,
 };
 

@@ -9,7 +9,7 @@ use memchr::memchr;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::{codec::responses::stream::one_line, model::usage::Usage};
+use crate::{codec::write::one_line, model::usage::Usage};
 
 /// For a member whose place matters: `null` is a value.
 pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {

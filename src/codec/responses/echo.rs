@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::{
-    stream::{one_line, write_member, write_next},
-    wire::Body,
+use super::wire::Body;
+use crate::{
+    codec::write::{one_line, write_member, write_next},
+    model::{request::Request, text::LazyText},
 };
-use crate::model::{request::Request, text::LazyText};
 
 /// The parts of a request that every response object repeats, as JSON members.
 #[derive(Debug, Clone, Default)]

@@ -7,14 +7,16 @@
 //! An item that was cut is never given as done when the answer failed, because the client keeps done items in its
 //! history when it tries again; and a cut call is never given as done at all, because the client runs it.
 
-use std::{borrow::Cow, collections::BTreeMap, mem};
+use std::{collections::BTreeMap, mem};
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::echo::Echo;
 use crate::{
-    codec::seal::Sealer,
+    codec::{
+        seal::Sealer,
+        write::{one_line, write_json, write_member, write_next},
+    },
     model::{
         event::{End, Event, IncompleteReason, ItemKey, ItemKind},
         failure::Failure,
@@ -701,29 +703,4 @@ pub(in crate::codec) fn begin_event(out: &mut Vec<u8>, name: &str, sequence: u64
     out.push(b'"');
     write_next(out, "sequence_number", &sequence);
     out.push(b',');
-}
-
-pub(in crate::codec) fn write_next<T: Serialize + ?Sized>(out: &mut Vec<u8>, key: &str, value: &T) {
-    out.push(b',');
-    write_member(out, key, value);
-}
-
-pub(in crate::codec) fn write_member<T: Serialize + ?Sized>(out: &mut Vec<u8>, key: &str, value: &T) {
-    out.push(b'"');
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
-    write_json(out, value);
-}
-
-pub(in crate::codec) fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
-    // Strings and numbers into memory: there is nothing to fail.
-    if serde_json::to_writer(&mut *out, value).is_err() {
-        out.extend_from_slice(b"null");
-    }
-}
-
-/// JSON as it came, but for its line breaks: they would end an event's line. Inside strings JSON has none.
-pub(in crate::codec) fn one_line(raw: &RawValue) -> Cow<'_, str> {
-    let breaks = |c| matches!(c, '\n' | '\r');
-    if raw.get().contains(breaks) { raw.get().replace(breaks, "").into() } else { raw.get().into() }
 }
