@@ -106,18 +106,6 @@ fn proxy(mut section: Section<'_>, report: &mut Report) -> Proxy {
     }
 }
 
-/// `upstream_idle_s` of a provider or model; above the time the head is held.
-pub(super) fn idle(section: &mut Section<'_>, proxy: &Proxy, report: &mut Report) -> Option<std::time::Duration> {
-    let idle = section.number("upstream_idle_s", &defaults::UPSTREAM_IDLE_S, report)?;
-    if idle.seconds() <= proxy.head_hold
-        && let Some(place) = idle.written
-    {
-        let why = format!("must be more than proxy.head_hold_s, which is {}", proxy.head_hold.as_secs());
-        report.refuse_value(place, &section.path_of("upstream_idle_s"), idle.value, why);
-    }
-    Some(idle.seconds())
-}
-
 fn model(name: &str, entry: &Entry<'_>, proxy: &Proxy, providers: &[&str], report: &mut Report) -> Option<Model> {
     let mut section = entry.section(report)?;
     if name == DEMO {
@@ -160,7 +148,7 @@ fn model(name: &str, entry: &Entry<'_>, proxy: &Proxy, providers: &[&str], repor
         images: section.flag("images", report),
         display_name: section.line("display_name", 200, report),
         description: section.line("description", 2000, report),
-        upstream_idle: idle(&mut section, proxy, report),
+        upstream_idle: provider::idle(&mut section, proxy, report),
     };
     section.finish(report);
     Some(model)

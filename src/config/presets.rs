@@ -7,8 +7,11 @@
 //! comes to life with the codec.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use super::{nearest::hint, provider::PROTOCOLS_NOT_BUILT};
+use super::nearest::hint;
 use crate::codec::listing::Listing;
+
+/// Protocols that are designed but have no codec yet.
+pub(super) const PROTOCOLS_NOT_BUILT: &[&str] = &["code-assist", "command-code", "codebuff"];
 
 /// What is known of one provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,9 +12,8 @@ use super::{
     defaults, endpoint,
     error::{ConfigError, Report},
     fragment::Value,
-    interpret::idle,
     nearest::hint,
-    presets::Preset,
+    presets::{PROTOCOLS_NOT_BUILT, Preset},
     section::{Entry, Section},
     settings::{Account, DEMO, HeaderSource, Protocol, Provider, Proxy},
 };
@@ -23,9 +22,6 @@ use crate::codec::{
     chat::dialect::{DIALECTS, Dialect},
     listing::Listing,
 };
-
-/// Protocols that are designed but have no codec yet.
-pub(super) const PROTOCOLS_NOT_BUILT: &[&str] = &["code-assist", "command-code", "codebuff"];
 
 /// Headers the proxy sets itself, or that belong to one hop (RFC 9110 §7.6.1).
 const HEADERS_REFUSED: &[&str] = &[
@@ -113,6 +109,18 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
         continue_max,
         native_tools,
     })
+}
+
+/// `upstream_idle_s` of a provider or model; above the time the head is held.
+pub(super) fn idle(section: &mut Section<'_>, proxy: &Proxy, report: &mut Report) -> Option<std::time::Duration> {
+    let idle = section.number("upstream_idle_s", &defaults::UPSTREAM_IDLE_S, report)?;
+    if idle.seconds() <= proxy.head_hold
+        && let Some(place) = idle.written
+    {
+        let why = format!("must be more than proxy.head_hold_s, which is {}", proxy.head_hold.as_secs());
+        report.refuse_value(place, &section.path_of("upstream_idle_s"), idle.value, why);
+    }
+    Some(idle.seconds())
 }
 
 fn is_name(name: &str) -> bool {
