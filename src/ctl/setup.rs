@@ -11,11 +11,10 @@ use std::time::Duration;
 use super::client::ProxyClient;
 use super::codex_config::{self, EditError, PROVIDER_ID, Wanted};
 use super::port::{self, Choice};
+use super::units::PORT;
 use super::{CtlError, catalogue, lines};
 use crate::host::files;
 
-/// The port of the proxy's socket, unless something else holds it.
-pub const PORT: u16 = 8459;
 /// How often a file that changes under our hands is taken up again.
 const TRIES_MAX: usize = 5;
 /// Links followed from `config.toml`; the kernel's own limit.

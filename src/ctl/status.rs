@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::units::{self, Evidence, Health, State, Trouble, Unit, Units, Watch, Watching};
+use super::units::{self, Evidence, Health, PORT, State, Trouble, Unit, Units, Watch, Watching};
 use super::watchdog::{self, WatchdogError};
-use super::{CtlError, Outcome, client, manager, setup};
+use super::{CtlError, Outcome, client, manager};
 use crate::host::portowner::{self, Holder};
 
 /// `/health` is answered in milliseconds.
@@ -17,19 +17,14 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 pub async fn port_or(named: Option<u16>) -> u16 {
     match named {
         Some(port) => port,
-        None => manager::units()
-            .await
-            .ok()
-            .filter(Units::are_installed)
-            .and_then(|units| units.port())
-            .unwrap_or(setup::PORT),
+        None => manager::units().await.ok().filter(Units::are_installed).and_then(|units| units.port()).unwrap_or(PORT),
     }
 }
 
 /// Looks at everything once.
 pub async fn look(limit: Duration) -> Result<Evidence, CtlError> {
     let units = manager::units().await;
-    let port = units.as_ref().ok().and_then(Units::port).unwrap_or(setup::PORT);
+    let port = units.as_ref().ok().and_then(Units::port).unwrap_or(PORT);
     look_at(port, units, limit).await
 }
 

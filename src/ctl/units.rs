@@ -13,6 +13,8 @@ use crate::host::portowner::Holder;
 
 /// The unit that holds the port.
 pub const SOCKET: &str = "codex-proxy.socket";
+/// The port of the proxy's socket, unless something else holds it.
+pub const PORT: u16 = 8459;
 /// The proxy's unit.
 pub const SERVICE: &str = "codex-proxy.service";
 /// The unit that answers while the proxy may not be started.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use self::judge::{Check, Reached, TokenFile, Verdict};
-use super::units::{Evidence, Units};
+use super::units::{Evidence, PORT, Units};
 use super::{CtlError, Outcome, catalogue, codex_config, json_line, lines, logs, manager, setup, status};
 use crate::config::credentials::{KeyError, KeySource, Surroundings};
 use crate::config::settings::{HeaderSource, Provider};
@@ -95,7 +95,7 @@ fn for_people(checks: &[Check]) -> String {
 }
 
 async fn look_at_service(units: Result<Units, String>) -> Result<Evidence, CtlError> {
-    let port = units.as_ref().ok().and_then(Units::port).unwrap_or(setup::PORT);
+    let port = units.as_ref().ok().and_then(Units::port).unwrap_or(PORT);
     status::look_at(port, units, HEALTH_LIMIT).await
 }
 
