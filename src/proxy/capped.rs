@@ -17,8 +17,9 @@ use tracing::{info, warn};
 
 use super::{
     health::memory_bytes,
+    path::normalise,
     reply::Answer,
-    serve::{check_origin, connection, error_answer, json_answer, models, normalise},
+    serve::{check_origin, connection, error_answer, json_answer, models},
     service::Service,
 };
 use crate::{host::manager::Manager, model::failure::FailureKind};

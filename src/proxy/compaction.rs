@@ -16,8 +16,8 @@ use tracing::info;
 use super::{
     attempt::{self, Miss},
     line::Line,
+    path::{COMPACT, normalise},
     route::{Choice, Hop},
-    serve::{COMPACT, normalise},
     service::{Live, Service},
     source::Source,
     story::Story,

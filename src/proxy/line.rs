@@ -1,6 +1,7 @@
 //! The downstream half of an exchange: the head's timing, keep-alives, events out, and every way to say no.
 
 use std::{
+    borrow::Cow,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -17,7 +18,6 @@ use tokio::{
 use super::{
     body::BodyError,
     health::Outcome,
-    previous::Answer,
     reply::{LastWords, Reply},
     service::{Live, Service},
     story::Story,
@@ -74,6 +74,15 @@ struct Relayed {
     whole: Vec<u8>,
     /// The answer's items, if they are to be stored.
     items: Option<Vec<String>>,
+}
+
+/// An answer that has ended, to be stored.
+pub(super) struct Answer<'l> {
+    pub(super) id: Cow<'l, str>,
+    /// JSON.
+    pub(super) items: Vec<&'l str>,
+    /// A host gave it in its own words, and has it under its id.
+    pub(super) relayed: bool,
 }
 
 impl Line {

@@ -15,6 +15,7 @@ mod line;
 pub mod listing;
 pub mod origins;
 pub mod overrides;
+mod path;
 mod previous;
 pub mod quarantine;
 pub mod registry;

@@ -6,7 +6,7 @@
 //! … the answer's end is forwarded ── Keeping::put ──► stored.rs
 //! ```
 
-use std::{borrow::Cow, time::SystemTime};
+use std::time::SystemTime;
 
 use tracing::debug;
 
@@ -149,13 +149,4 @@ impl Keeping {
         debug!(codex_request_id = line.request_id(), codex_bytes = items.len(), "the response can be continued");
         service.responses().put(service, &answer.id, &Kept { items, host }, SystemTime::now());
     }
-}
-
-/// An answer that has ended, to be stored.
-pub(super) struct Answer<'l> {
-    pub(super) id: Cow<'l, str>,
-    /// JSON.
-    pub(super) items: Vec<&'l str>,
-    /// A host gave it in its own words, and has it under its id.
-    pub(super) relayed: bool,
 }

@@ -34,6 +34,7 @@ use super::{
     body::discard,
     exchange::exchange,
     health::{Queues, memory_bytes},
+    path::{is_exchange, normalise},
     reply::{self, Answer, ReplyBody, Turns},
     service::{Service, State},
 };
@@ -161,9 +162,6 @@ pub(super) async fn connection<F>(
         debug!(codex_error = %error, "a connection ended early");
     }
 }
-
-/// Where a `response.compaction` is asked for, as [`normalise`] gives it.
-pub(super) const COMPACT: &str = "/responses/compact";
 
 /// Paths of the Responses API and its neighbours that are known and not built, with what to do instead.
 const UNBUILT: [(&str, &str); 16] = [
@@ -298,20 +296,6 @@ fn answer_by_head(service: &Service, request: &Request<Incoming>, request_id: &s
     })
 }
 
-/// Whether a path, as [`normalise`] gives it, is answered by a model.
-fn is_exchange(path: &str) -> bool {
-    path == "/responses" || path == COMPACT
-}
-
-/// The path without `/v1` (pasted once, twice or not at all) and without a trailing slash.
-pub(super) fn normalise(path: &str) -> &str {
-    let mut path = path.trim_end_matches('/');
-    while let Some(rest) = path.strip_prefix("/v1").filter(|rest| rest.starts_with('/')) {
-        path = rest;
-    }
-    path
-}
-
 pub(super) fn models(service: &Service, headers: &HeaderMap, request_id: &str) -> Answer {
     let live = service.live();
     let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|v| *v == live.models_etag);
@@ -396,15 +380,6 @@ pub async fn listen(address: std::net::SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pasted_prefixes_do_not_matter() {
-        for path in ["/responses", "/v1/responses", "/v1/v1/responses", "/v1/responses/"] {
-            assert_eq!(normalise(path), "/responses", "{path}");
-        }
-        assert_eq!(normalise("/v1x/responses"), "/v1x/responses");
-        assert_eq!(normalise("/v1"), "/v1");
-    }
 
     #[test]
     fn only_this_machine_is_served() {
