@@ -15,6 +15,7 @@ pub mod demo;
 mod edits;
 pub mod effort;
 pub mod error;
+mod form;
 pub mod gemini;
 pub mod history;
 pub mod json;

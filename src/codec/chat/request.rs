@@ -22,7 +22,7 @@ use super::{
     wire,
 };
 use crate::{
-    codec::{EncodeError, Encoded, Target, custom, history::Losses, names::Names},
+    codec::{EncodeError, Encoded, Target, custom, form, history::Losses, names::Names},
     model::{
         request::{CallableTool, Format, Request, Tool, ToolChoice, ToolKind, ToolRef},
         text::LazyText,
@@ -294,30 +294,18 @@ fn format<'r>(
 ) -> (Option<wire::ResponseFormat<'r>>, Option<String>) {
     let support = target.dialect.format;
     let object = || wire::ResponseFormat { kind: "json_object", json_schema: None };
-    match &request.format {
-        Format::Text => (None, None),
-        Format::JsonObject => {
-            let words = "Answer with one JSON object and nothing else.".to_owned();
-            if support == FormatSupport::Instruction {
-                losses.approximate("text.format", "the form is asked for in words");
-                (None, Some(words))
-            } else {
-                (Some(object()), Some(words))
-            }
-        }
-        Format::JsonSchema { name, description, schema, strict } if support == FormatSupport::Schema => {
+    match (&request.format, support) {
+        (Format::Text, _) => (None, None),
+        (Format::JsonSchema { name, description, schema, strict }, FormatSupport::Schema) => {
             let json_schema = wire::JsonSchema { name, description: description.as_deref(), schema, strict: *strict };
             (Some(wire::ResponseFormat { kind: "json_schema", json_schema: Some(json_schema) }), None)
         }
-        Format::JsonSchema { name, description, schema, .. } => {
-            losses.approximate("text.format", "the schema is asked for in words");
-            let described = description.as_deref().map(|d| format!(" ({d})")).unwrap_or_default();
-            let words = format!(
-                "Give your final answer as one JSON value `{name}`{described}, without fences or other text, that satisfies \
-                 this JSON Schema:\n{schema}"
-            );
-            ((support == FormatSupport::Object).then(object), Some(words))
+        // Hosts refuse this setting where nothing speaks of JSON.
+        (asked @ Format::JsonObject, FormatSupport::Object | FormatSupport::Schema) => {
+            (Some(object()), form::words(asked))
         }
+        (asked @ Format::JsonSchema { .. }, FormatSupport::Object) => (Some(object()), form::words_only(asked, losses)),
+        (asked, FormatSupport::Instruction) => (None, form::words_only(asked, losses)),
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     schema, wire,
 };
 use crate::{
-    codec::{EncodeError, Encoded, Target, custom, history::Losses, names::Names},
+    codec::{EncodeError, Encoded, Target, custom, form, history::Losses, names::Names},
     model::{
         request::{CallableTool, Format, Request, Tool, ToolChoice, ToolKind, ToolRef},
         text::LazyText,
@@ -246,12 +246,7 @@ fn format(request: &Request<'_>, model: &Model, has_tools: bool, losses: &mut Lo
     const JSON: &str = "application/json";
     let settings = model.format_with_tools || !has_tools;
     match &request.format {
-        Format::Text => (None, None, None),
         Format::JsonObject if settings => (Some(JSON), None, None),
-        Format::JsonObject => {
-            losses.approximate("text.format", "the form is asked for in words");
-            (None, None, Some("Give your final answer as one JSON object and nothing else.".to_owned()))
-        }
         Format::JsonSchema { schema, .. } if settings => {
             let cleaned = schema::clean(schema, false);
             if let Some(cleaned) = &cleaned {
@@ -259,14 +254,8 @@ fn format(request: &Request<'_>, model: &Model, has_tools: bool, losses: &mut Lo
             }
             (Some(JSON), cleaned.map(|cleaned| cleaned.schema), None)
         }
-        Format::JsonSchema { name, description, schema, .. } => {
-            losses.approximate("text.format", "the schema is asked for in words");
-            let described = description.as_deref().map(|d| format!(" ({d})")).unwrap_or_default();
-            let words = format!(
-                "Give your final answer as one JSON value `{name}`{described}, without fences or other text, that satisfies \
-                 this JSON Schema:\n{schema}"
-            );
-            (None, None, Some(words))
+        other @ (Format::Text | Format::JsonObject | Format::JsonSchema { .. }) => {
+            (None, None, form::words_only(other, losses))
         }
     }
 }

@@ -27,7 +27,7 @@ use super::{
     wire,
 };
 use crate::{
-    codec::{EncodeError, Encoded, Target, custom, effort, history::Losses, names::Names},
+    codec::{EncodeError, Encoded, Target, custom, effort, form, history::Losses, names::Names},
     model::{
         request::{CallableTool, Format, Item, Request, Tool, ToolChoice, ToolKind, ToolRef},
         text::LazyText,
@@ -367,23 +367,12 @@ fn format<'r>(
     losses: &mut Losses,
 ) -> (Option<wire::OutputFormat<'r>>, Option<String>) {
     match &request.format {
-        Format::Text => (None, None),
-        Format::JsonObject => {
-            losses.approximate("text.format", "the form is asked for in words");
-            (None, Some("Answer with one JSON object and nothing else.".to_owned()))
-        }
         // What OpenAI calls strict (every object closed) is what this API demands of every schema.
         Format::JsonSchema { schema, strict: Some(true), .. } if model.schemas => {
             (Some(wire::OutputFormat { kind: "json_schema", schema }), None)
         }
-        Format::JsonSchema { name, description, schema, .. } => {
-            losses.approximate("text.format", "the schema is asked for in words");
-            let described = description.as_deref().map(|d| format!(" ({d})")).unwrap_or_default();
-            let words = format!(
-                "Give your final answer as one JSON value `{name}`{described}, without fences or other text, that satisfies \
-                 this JSON Schema:\n{schema}"
-            );
-            (None, Some(words))
+        other @ (Format::Text | Format::JsonObject | Format::JsonSchema { .. }) => {
+            (None, form::words_only(other, losses))
         }
     }
 }
