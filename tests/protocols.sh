@@ -10,34 +10,20 @@
 # target/units/SUITE.protocols.txt. The provider is tests/support/protocol_upstream.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-box=$PWD/tests/systemd-box
+# shellcheck source=tests/support/suites.sh
+. tests/support/suites.sh
 port=8459 # codex-proxy.socket
 
-deb='' suites=()
 while [ $# -gt 0 ]; do
     case $1 in
         --deb) deb=$2; shift ;;
-        -*) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 2 ;;
+        -*) usage ;;
         *) suites+=("$1") ;;
     esac
     shift
 done
-[ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
-# shellcheck disable=SC2012  # names without anything strange in them
-[ -n "$deb" ] || deb=$(ls -t "target/debian/codex-proxy_"*"_$(dpkg --print-architecture).deb" 2>/dev/null | head -n 1)
-[ -f "$deb" ] || { echo "no package: run tests/package.sh first"; exit 1; }
-codex=${CODEX_BIN:-$(sed -n 's/^CODEX_BIN=//p' tests/.setup/env 2>/dev/null)}
-[ -x "$codex" ] || { echo "no Codex: run tests/setup.sh first"; exit 1; }
-
-work=$(mktemp -d)
-names=()
-# shellcheck disable=SC2317  # called by the trap
-clean() {
-    local name
-    for name in ${names[@]+"${names[@]}"}; do "$box" down --kill "$name"; done
-    rm -rf "$work"
-}
-trap clean EXIT
+defaults
+codex_or_exit
 
 kept=$PWD/target/units
 mkdir -p "$kept"

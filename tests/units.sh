@@ -12,43 +12,27 @@
 # The checks are made of what is in tests/support/box.sh; some of --full's are in tests/support/box_faults.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-box=$PWD/tests/systemd-box
+# shellcheck source=tests/support/suites.sh
+. tests/support/suites.sh
 port=8459 # codex-proxy.socket
 units=(codex-proxy.socket codex-proxy.service codex-proxy-capped.service codex-watchdog.service)
 
-full=no deb='' suites=()
+full=no
 while [ $# -gt 0 ]; do
     case $1 in
         --full) full=yes ;;
         --deb) deb=$2; shift ;;
-        -*) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 2 ;;
+        -*) usage ;;
         *) suites+=("$1") ;;
     esac
     shift
 done
-[ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
-# shellcheck disable=SC2012  # names without anything strange in them
-[ -n "$deb" ] || deb=$(ls -t "target/debian/codex-proxy_"*"_$(dpkg --print-architecture).deb" 2>/dev/null | head -n 1)
-[ -f "$deb" ] || { echo "no package: run tests/package.sh first"; exit 1; }
-
-work=$(mktemp -d)
-names=()
-# shellcheck disable=SC2317  # called by the trap
-clean() {
-    local name
-    for name in ${names[@]+"${names[@]}"}; do
-        tui kill-server 2>/dev/null || true
-        "$box" down --kill "$name"
-    done
-    rm -rf "$work"
-}
-trap clean EXIT
+defaults
 
 kills=${KILLS:-200}
-codex=${CODEX_BIN:-$(sed -n 's/^CODEX_BIN=//p' tests/.setup/env 2>/dev/null)}
-if [ $full = yes ] && ! { [ -x "$codex" ] && command -v tmux >/dev/null; }; then
-    echo "no Codex or no tmux: run tests/setup.sh first"
-    exit 1
+if [ $full = yes ]; then
+    codex_or_exit
+    command -v tmux >/dev/null || { echo "no tmux: run tests/setup.sh first"; exit 1; }
 fi
 
 faulty=''

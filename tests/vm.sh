@@ -7,25 +7,22 @@
 # FILE is the newest package in target/debian/ unless given (tests/package.sh makes one).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tests/support/suites.sh
+. tests/support/suites.sh
 
-deb='' suites=() parts=(memory clock)
+parts=(memory clock)
 while [ $# -gt 0 ]; do
     case $1 in
         --deb) deb=$2; shift ;;
         --only) parts=("$2"); shift ;;
-        -*) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 2 ;;
+        -*) usage ;;
         *) suites+=("$1") ;;
     esac
     shift
 done
-[ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
-# shellcheck disable=SC2012  # names without anything strange in them
-[ -n "$deb" ] || deb=$(ls -t "target/debian/codex-proxy_"*"_$(dpkg --print-architecture).deb" 2>/dev/null | head -n 1)
-[ -f "$deb" ] || { echo "no package: run tests/package.sh first"; exit 1; }
+defaults
 faulty=$(tests/fault-build.sh)
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 declare -A script=([memory]=memory_limits [clock]=clock_jump) tests=([memory]=3 [clock]=7)
 jobs=()
 for suite in "${suites[@]}"; do

@@ -13,36 +13,24 @@
 # The checks are in tests/support/box_watchdog.sh, made of what is in tests/support/box.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-box=$PWD/tests/systemd-box
+# shellcheck source=tests/support/suites.sh
+. tests/support/suites.sh
 port=8459 # codex-proxy.socket
 
-deb='' suites=() kills=${KILLS:-200} wkills=${WKILLS:-200} seconds=90 idle='' parts=()
+kills=${KILLS:-200} wkills=${WKILLS:-200} seconds=90 idle='' parts=()
 while [ $# -gt 0 ]; do
     case $1 in
         --deb) deb=$2; shift ;;
         --quick) kills=20 wkills=12 seconds=40 ;;
         --idle) idle=$2; shift ;;
         --only) parts+=("$2"); shift ;;
-        -*) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 2 ;;
+        -*) usage ;;
         *) suites+=("$1") ;;
     esac
     shift
 done
-[ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
 [ ${#parts[@]} -gt 0 ] || parts=(faults defects stops kills limit sight)
-# shellcheck disable=SC2012  # names without anything strange in them
-[ -n "$deb" ] || deb=$(ls -t "target/debian/codex-proxy_"*"_$(dpkg --print-architecture).deb" 2>/dev/null | head -n 1)
-[ -f "$deb" ] || { echo "no package: run tests/package.sh first"; exit 1; }
-
-work=$(mktemp -d)
-names=()
-# shellcheck disable=SC2317  # called by the trap
-clean() {
-    local name
-    for name in ${names[@]+"${names[@]}"}; do "$box" down --kill "$name"; done
-    rm -rf "$work"
-}
-trap clean EXIT
+defaults
 
 faulty=$(tests/fault-build.sh)
 # Python in the boxes is the smallest there is.
