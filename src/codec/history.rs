@@ -8,9 +8,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
 };
 
+use memchr::memmem;
 use serde_json::value::RawValue;
 
-use super::{custom, names::fnv1a};
+use super::{custom, json::without_lone_surrogates, names::fnv1a};
 use crate::model::{
     request::{Item, Loss, LossAction, ToolKind},
     text::LazyText,
@@ -73,16 +74,21 @@ impl<'r> Pairs<'r> {
         let mut this = Self::default();
         let mut waiting: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
         let mut used = BTreeSet::new();
+        // By id, the number that its next repetition is given.
+        let mut numbers: BTreeMap<&str, u32> = BTreeMap::new();
         for (i, item) in input.iter().enumerate() {
             match item {
                 Item::Call { call_id, .. } => {
                     let mut id = wire_id(Cow::Borrowed(call_id));
-                    let mut nth = 2;
-                    while !used.insert(id.clone()) {
-                        id = wire_id(Cow::Owned(format!("{call_id}_{nth}")));
-                        nth += 1;
-                    }
-                    if nth > 2 {
+                    if !used.insert(id.clone()) {
+                        let nth = numbers.entry(call_id).or_insert(2);
+                        loop {
+                            id = wire_id(Cow::Owned(format!("{call_id}_{nth}")));
+                            *nth += 1;
+                            if used.insert(id.clone()) {
+                                break;
+                            }
+                        }
                         losses.approximate(path(i), "another call has the same id, so it is given its own");
                     }
                     this.calls.insert(i, (id, None));
@@ -125,6 +131,10 @@ fn object(text: Cow<'_, str>) -> Option<Cow<'_, RawValue>> {
     if !text.trim_start().starts_with('{') {
         return None;
     }
+    // It passes as it is written, and half a surrogate pair is no JSON to most hosts: they would refuse each request of the
+    // conversation.
+    let halves = |text: &str| [&b"\\ud"[..], b"\\uD"].iter().any(|half| memmem::find(text.as_bytes(), half).is_some());
+    let text = if halves(&text) { Cow::Owned(without_lone_surrogates(&text)) } else { text };
     match text {
         Cow::Borrowed(text) => serde_json::from_str(text).ok().map(Cow::Borrowed),
         Cow::Owned(text) => RawValue::from_string(text).ok().map(Cow::Owned),
@@ -141,4 +151,32 @@ pub fn short_id(id: &str) -> String {
         hash /= 62;
     }
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::responses::request::decode_request;
+    use crate::codec::seal::Sealer;
+
+    #[test]
+    fn half_a_surrogate_pair_in_arguments_is_replaced() {
+        let given = |text: &str| arguments(ToolKind::Function, &text.to_owned().into()).unwrap().0.get().to_owned();
+        assert_eq!(given(r#"{"cmd":"a \ud83e b"}"#), "{\"cmd\":\"a \u{fffd} b\"}");
+        for same in [r#"{"cmd":"a \ud83e\udd80 b"}"#, r#"{"cmd":"C:\\udir"}"#, r#"{"cmd":"\u00e4"}"#] {
+            assert_eq!(given(same), same);
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_used_over_and_over_costs_no_more_than_others() {
+        const CALLS: usize = 50_000;
+        let calls = vec![r#"{"type":"function_call","call_id":"call_0","name":"f","arguments":"{}"}"#; CALLS];
+        let body = format!(r#"{{"model":"m","input":[{}]}}"#, calls.join(","));
+        let decoded = decode_request(body.as_bytes(), &Sealer::new(&[0; 32])).unwrap();
+        let pairs = Pairs::of(&decoded.request.input, same_id, &mut Losses::default());
+        let ids: BTreeSet<_> = pairs.calls.values().map(|(id, _)| id.clone()).collect();
+        assert_eq!(ids.len(), CALLS);
+        assert_eq!(pairs.calls[&(CALLS - 1)].0, format!("call_0_{CALLS}"));
+    }
 }

@@ -32,7 +32,7 @@ pub fn borrowed(json: &str) -> Option<Cow<'_, str>> {
 
 /// A JSON string in which `\ufffd` stands for every half of a surrogate pair that lacks the other: gateways that cut text
 /// into pieces by UTF-16 units write such halves, and one is no reason to lose the piece.
-fn without_lone_surrogates(json: &str) -> String {
+pub fn without_lone_surrogates(json: &str) -> String {
     let unit = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
     let mut out = String::with_capacity(json.len());
     let mut rest = json;
