@@ -147,6 +147,9 @@ impl StreamDecoder {
             (Ok(()), End::Complete | End::Incomplete(_)) if self.calls.iter().any(|c| c.name.trim().is_empty()) => {
                 End::Failed(Failure::new(FailureKind::Upstream, "The provider sent a tool call without a name."))
             }
+            (Ok(()), End::Complete) if self.calls.iter().any(Call::would_run_cut) => {
+                End::Failed(Failure::new(FailureKind::Upstream, "The provider cut off a tool call."))
+            }
             (Ok(()), end) => end,
         };
         let complete = end == End::Complete;

@@ -70,6 +70,14 @@ fn mix(hash: u64, text: &str) -> u64 {
     text.bytes().fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
+impl Call {
+    /// Its arguments are cut, and it would run all the same: free text need not be JSON. The client itself refuses other
+    /// arguments that are cut.
+    pub(super) fn would_run_cut(&self) -> bool {
+        self.open.as_ref().and_then(|open| open.unwrapper.as_ref()).is_some_and(Unwrapper::is_cut)
+    }
+}
+
 impl StreamDecoder {
     pub(super) fn call_delta(
         &mut self,
