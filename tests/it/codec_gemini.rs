@@ -15,7 +15,7 @@ use codex_proxy::{
         seal::Sealer,
     },
     model::{
-        event::{End, Event, IncompleteReason, ItemKind},
+        event::{End, Event, IncompleteReason, ItemKey, ItemKind},
         failure::{Failure, FailureKind},
         grammar,
         request::{Format, Item, Part, Request, Role},
@@ -414,6 +414,18 @@ fn a_call_may_follow_and_keeps_its_signature() {
         .filter_map(|e| if let Event::Opaque { value, .. } = e { Some(value.value.as_str()) } else { None })
         .collect();
     assert!(opaque.len() == 1 && opaque[0].contains("Qw==") && !opaque[0].contains("VA=="), "{opaque:?}");
+    assert_eq!(text(&events), "I will look.");
+    // It may follow at once, behind thoughts, which hold its signature then.
+    let half = stream(json!([{"text": "I will look."}]), "MAX_TOKENS", None, 1);
+    let call = json!([{"text": "Go on.", "thought": true},
+        {"functionCall": {"name": "exec_command", "args": {}}, "thoughtSignature": "Qw=="}]);
+    let (events, _) = go_on(&Request::default(), 5, &[half, stream(call, "STOP", None, 9)]);
+    grammar::check(&events).unwrap();
+    let signed = |e: &Event| matches!(e, Event::Opaque { value, .. } if value.value.contains("Qw=="));
+    let place = |wanted: &dyn Fn(&Event) -> bool| events.iter().position(wanted).unwrap();
+    let said = place(&|e| matches!(e, Event::ItemClose { item: ItemKey(0), whole: true }));
+    let called = place(&|e| matches!(e, Event::ItemOpen { kind: ItemKind::Call { .. }, .. }));
+    assert!(said < place(&signed) && place(&signed) < called, "{events:?}");
     assert_eq!(text(&events), "I will look.");
 }
 

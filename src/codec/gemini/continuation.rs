@@ -137,8 +137,12 @@ pub struct Joiner {
     items: u32,
     /// A message that an earlier stream left open.
     carried: Option<ItemKey>,
-    /// This stream's items that are not passed on, or are passed on as the carried message.
+    /// This stream's thoughts while a message is carried. Those before more of its text are about how to go on and have no
+    /// place in it; those before a call hold its signature.
     hidden: Vec<ItemKey>,
+    /// What they say.
+    held: Vec<Event>,
+    /// This stream's item that is passed on as the carried message.
     merged: Option<ItemKey>,
     /// This stream's message that is open, under its key in the joined answer.
     open: Option<ItemKey>,
@@ -162,6 +166,7 @@ impl Joiner {
             items: 0,
             carried: None,
             hidden: Vec::new(),
+            held: Vec::new(),
             merged: None,
             open: None,
             text: Some(String::new()),
@@ -173,6 +178,12 @@ impl Joiner {
 
     /// Takes the next event of the current stream and appends what the client gets.
     pub fn push(&mut self, event: Event, out: &mut Vec<Event>) {
+        if let Some(item) = item_of(&event)
+            && self.hidden.contains(&item)
+        {
+            self.held.push(event);
+            return;
+        }
         let event = match event {
             Event::Start { .. } if self.started => return,
             Event::Start { model } => {
@@ -181,36 +192,31 @@ impl Joiner {
             }
             Event::ItemOpen { item, kind } => match self.opened(item, &kind, out) {
                 Some(item) => Event::ItemOpen { item, kind },
+                None if self.hidden.contains(&item) => {
+                    self.held.push(Event::ItemOpen { item, kind });
+                    return;
+                }
                 None => return,
             },
             Event::Text { item, delta } => {
-                let Some(item) = self.key(item) else { return };
+                let item = self.key(item);
                 match &mut self.text {
                     Some(text) if text.len() + delta.len() <= TEXT_BYTES_MAX => text.push_str(&delta),
                     Some(_) | None => self.text = None,
                 }
                 Event::Text { item, delta }
             }
-            Event::Refusal { item, delta } => match self.key(item) {
-                Some(item) => Event::Refusal { item, delta },
-                None => return,
-            },
-            Event::Reasoning { item, delta } => match self.key(item) {
-                Some(item) => Event::Reasoning { item, delta },
-                None => return,
-            },
-            Event::CallArguments { item, delta } => match self.key(item) {
-                Some(item) => Event::CallArguments { item, delta },
-                None => return,
-            },
+            Event::Refusal { item, delta } => Event::Refusal { item: self.key(item), delta },
+            Event::Reasoning { item, delta } => Event::Reasoning { item: self.key(item), delta },
+            Event::CallArguments { item, delta } => Event::CallArguments { item: self.key(item), delta },
             Event::Opaque { item, value } => {
                 let value = if self.continued { without_texts(value) } else { Some(value) };
-                let (Some(item), Some(value)) = (self.key(item), value) else { return };
-                Event::Opaque { item, value }
+                let Some(value) = value else { return };
+                Event::Opaque { item: self.key(item), value }
             }
             Event::ItemClose { item, whole } => {
                 let merged = self.merged == Some(item);
-                let Some(item) = self.key(item) else { return };
+                let item = self.key(item);
                 if merged {
                     (self.merged, self.carried) = (None, None);
                 }
@@ -243,7 +249,7 @@ impl Joiner {
             } else if let Event::ItemClose { item, .. } = event
                 && go_on.is_some()
                 && self.open.is_some()
-                && self.key(item) == self.open
+                && Some(self.key(item)) == self.open
             {
                 self.carried = self.open.take();
                 self.merged = None;
@@ -256,7 +262,7 @@ impl Joiner {
             self.rounds += 1;
             self.continued = true;
             self.before = self.items;
-            self.hidden.clear();
+            self.hide_no_more();
             self.merged = None;
             return go_on;
         }
@@ -291,15 +297,18 @@ impl Joiner {
         }
     }
 
-    /// The key under which an item of this stream is passed on; `None` if it is not.
-    fn key(&self, item: ItemKey) -> Option<ItemKey> {
-        if self.hidden.contains(&item) {
-            return None;
+    /// The key under which an item of this stream is passed on.
+    fn key(&self, item: ItemKey) -> ItemKey {
+        match self.carried {
+            Some(carried) if self.merged == Some(item) => carried,
+            Some(_) | None => ItemKey(self.before + item.0),
         }
-        if self.merged == Some(item) {
-            return self.carried;
-        }
-        Some(ItemKey(self.before + item.0))
+    }
+
+    /// What is hidden stays so, or has been told.
+    fn hide_no_more(&mut self) {
+        self.hidden.clear();
+        self.held.clear();
     }
 
     /// Decides what becomes of an item of this stream. `Some`: it is opened under this key.
@@ -308,11 +317,11 @@ impl Joiner {
         self.items = self.items.max(key.0 + 1);
         match (kind, self.carried) {
             (ItemKind::Message { .. }, Some(carried)) => {
+                self.held.clear();
                 self.merged = Some(item);
                 self.open = Some(carried);
                 return None;
             }
-            // Thoughts about how to go on, in the middle of a message.
             (ItemKind::Reasoning, Some(_)) => {
                 self.hidden.push(item);
                 return None;
@@ -321,6 +330,11 @@ impl Joiner {
                 self.carried = None;
                 out.push(Event::ItemClose { item: carried, whole: true });
                 self.called = true;
+                let held = std::mem::take(&mut self.held);
+                self.hide_no_more();
+                for event in held {
+                    self.push(event, out);
+                }
             }
             (ItemKind::Call { .. }, None) => self.called = true,
             (ItemKind::Message { .. }, None) => self.open = Some(key),
@@ -328,6 +342,20 @@ impl Joiner {
             (ItemKind::Reasoning, None) | (ItemKind::Compaction, _) => {}
         }
         Some(key)
+    }
+}
+
+/// The item that an event is about.
+fn item_of(event: &Event) -> Option<ItemKey> {
+    match event {
+        Event::ItemOpen { item, .. }
+        | Event::Text { item, .. }
+        | Event::Refusal { item, .. }
+        | Event::Reasoning { item, .. }
+        | Event::CallArguments { item, .. }
+        | Event::Opaque { item, .. }
+        | Event::ItemClose { item, .. } => Some(*item),
+        Event::Start { .. } | Event::Usage(_) | Event::End(_) => None,
     }
 }
 
