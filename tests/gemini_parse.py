@@ -23,8 +23,8 @@ from google.genai import models, types
 ROOT = pathlib.Path(__file__).resolve().parent / "golden"
 
 # Frames that are meant to be no answer of the service.
-ODD = {"call-args-string", "error-event", "html-in-stream", "malformed-chunk", "unknown-frames", "whole-array-cut",
-       "whole-html"}
+ODD = {"call-args-string", "error-event", "html-in-stream", "malformed-chunk", "text-half-surrogate",
+       "unknown-frames", "usage-odd", "whole-array-cut", "whole-html"}
 
 # Fields of a part of which exactly one is set.
 DATA = {"text", "inlineData", "fileData", "functionCall", "functionResponse"}

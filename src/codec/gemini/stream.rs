@@ -6,7 +6,7 @@
 //!            ├─ thought ──────► reasoning item, closed when something else begins
 //!            ├─ text ─────────► message item, closed when thoughts or a call begin
 //!            ├─ functionCall ─► call item, whole at once, but open until the end: only an answer that ends well gives it
-//!            │                  to the client
+//!            │                  to the client; what comes behind it stays open with it, so that items close in order
 //!            ├─ signatures ───► kept; a reasoning item before the call, or behind the text, carries them
 //!            └─ usage, finishReason ─► kept for the end
 //! end of input ─► finish(): closes everything, usage, the one End
@@ -15,6 +15,8 @@
 //! tolerated has a case in `tests/golden/streams/gemini`.
 
 use std::borrow::Cow;
+
+use serde_json::value::RawValue;
 
 use super::{
     error::failure_in_stream,
@@ -26,7 +28,7 @@ use crate::{
         DecodeError, Target,
         answer::{Answer, Finish, Whole, cut_off, each_frame, failure_of, room_for_a_call, unknown_tool},
         custom,
-        json::{text_of, why},
+        json::{number_of, text_of, why},
         names::Names,
         sse::Frame,
     },
@@ -54,6 +56,8 @@ pub struct StreamDecoder {
     thoughts: Option<Thoughts>,
     message: Option<Message>,
     calls: Vec<Call>,
+    /// Items from the first call on, in order, and whether they are whole: they are closed at the end.
+    open: Vec<(ItemKey, bool)>,
     usage: Option<Usage>,
 }
 
@@ -78,7 +82,6 @@ struct Message {
 /// A call, open until the end.
 #[derive(Debug)]
 struct Call {
-    item: ItemKey,
     id: String,
     /// As the service gave them, to know a repetition.
     given: String,
@@ -110,6 +113,7 @@ impl StreamDecoder {
             thoughts: None,
             message: None,
             calls: Vec::new(),
+            open: Vec::new(),
             usage: None,
         }
     }
@@ -200,8 +204,8 @@ impl StreamDecoder {
         self.close_thoughts(complete, out);
         self.close_message(complete, out);
         self.close_thoughts(complete, out);
-        for call in std::mem::take(&mut self.calls) {
-            out.push(Event::ItemClose { item: call.item, whole: !failed });
+        for (item, whole) in std::mem::take(&mut self.open) {
+            out.push(Event::ItemClose { item, whole: whole && !failed });
         }
         self.answer.end(end, self.usage, out);
     }
@@ -209,7 +213,7 @@ impl StreamDecoder {
     // ---- frames ----
 
     fn array(&mut self, text: &str, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let chunks: Vec<&serde_json::value::RawValue> =
+        let chunks: Vec<&RawValue> =
             serde_json::from_str(text).map_err(|_| DecodeError::Malformed { what: "an array is not JSON".into() })?;
         for chunk in chunks {
             self.object(chunk.get(), out)?;
@@ -231,19 +235,19 @@ impl StreamDecoder {
         if !self.answer.started() {
             self.answer.start(&chunk.model_version.and_then(text_of).unwrap_or_default(), out);
         }
-        if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason) {
+        if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason).and_then(text_of) {
             // Sent again, the same prompt is blocked again, and this is the one end that shows the client our words.
             self.answer.finish = Some(Finish::Failed(FailureKind::Caller, blocked(&reason)));
         }
         for candidate in chunk.candidates.unwrap_or_default() {
             // Only one is ever asked for.
-            if candidate.index.unwrap_or(0) != 0 {
+            if candidate.index.and_then(number_of).unwrap_or(0) != 0 {
                 self.answer.skipped += 1;
                 continue;
             }
             self.candidate(candidate, out)?;
         }
-        if let Some(counted) = chunk.usage_metadata {
+        if let Some(counted) = &chunk.usage_metadata {
             self.count(counted);
         }
         Ok(())
@@ -254,11 +258,11 @@ impl StreamDecoder {
             self.part(part, out)?;
         }
         self.answer.fits()?;
-        if let Some(token) = candidate.continuation_token.filter(|token| !token.is_empty()) {
+        if let Some(token) = candidate.continuation_token.and_then(text_of).filter(|token| !token.is_empty()) {
             self.answer.keep(token.len())?;
             self.token = Some(token.into_owned());
         }
-        if let Some(reason) = candidate.finish_reason
+        if let Some(reason) = candidate.finish_reason.and_then(text_of)
             && let Some(finish) = self.reason(&reason)
         {
             self.continues = reason == "CONTINUATION";
@@ -270,21 +274,25 @@ impl StreamDecoder {
     /// What a finish reason means; `None` if it says nothing.
     fn reason(&mut self, reason: &str) -> Option<Finish> {
         let upstream = |message| Some(Finish::Failed(FailureKind::Upstream, message));
+        let caller = |message| Some(Finish::Failed(FailureKind::Caller, message));
         match reason {
             "" | "FINISH_REASON_UNSPECIFIED" => None,
             "STOP" => Some(Finish::Complete),
             "MAX_TOKENS" | "CONTINUATION" => Some(Finish::Incomplete(IncompleteReason::MaxOutputTokens)),
-            "SAFETY"
-            | "RECITATION"
-            | "LANGUAGE"
-            | "BLOCKLIST"
-            | "PROHIBITED_CONTENT"
-            | "SPII"
-            | "IMAGE_SAFETY"
-            | "IMAGE_PROHIBITED_CONTENT"
-            | "IMAGE_RECITATION"
-            | "ESCALATION"
-            | "MODEL_ARMOR" => Some(Finish::Incomplete(IncompleteReason::ContentFilter)),
+            // Judged by chance: the next try may pass, and the client makes it.
+            "SAFETY" | "RECITATION" | "LANGUAGE" | "IMAGE_SAFETY" | "IMAGE_RECITATION" | "ESCALATION" => {
+                Some(Finish::Incomplete(IncompleteReason::ContentFilter))
+            }
+            // Found in what is said, which is the same the next time; and this is the one end that shows the client our
+            // words.
+            "BLOCKLIST" => caller("The provider stopped the answer: it holds a term of its block list."),
+            "PROHIBITED_CONTENT" | "IMAGE_PROHIBITED_CONTENT" => {
+                caller("The provider stopped the answer: it finds prohibited content in it.")
+            }
+            "SPII" => caller("The provider stopped the answer: it finds personal data in it."),
+            "MODEL_ARMOR" => {
+                caller("The provider stopped the answer: a filter of the project blocks it (Model Armor).")
+            }
             // Slips of the model: the next try usually goes well.
             "MALFORMED_FUNCTION_CALL" => upstream("The model made a tool call that the provider cannot read."),
             "UNEXPECTED_TOOL_CALL" => upstream("The model called a tool that was not offered to it."),
@@ -311,14 +319,14 @@ impl StreamDecoder {
     }
 
     fn part(&mut self, part: wire::AnswerPart<'_>, out: &mut Vec<Event>) -> Result<(), DecodeError> {
-        let signature = part.thought_signature.filter(|signature| !signature.is_empty());
+        let signature = part.thought_signature.and_then(text_of).filter(|signature| !signature.is_empty());
         if let Some(signature) = &signature {
             self.answer.keep(signature.len())?;
         }
         if let Some(call) = part.function_call {
             return self.call(&call, signature, out);
         }
-        match (part.text, part.thought == Some(true)) {
+        match (part.text.and_then(text_of), part.thought == Some(true)) {
             (Some(text), true) => self.think(text, signature, out),
             (Some(text), false) => {
                 self.say(text, signature, out);
@@ -378,7 +386,16 @@ impl StreamDecoder {
             let origin = self.target.origin.clone();
             out.push(Event::Opaque { item: thoughts.item, value: Opaque { origin, value } });
         }
-        out.push(Event::ItemClose { item: thoughts.item, whole });
+        self.close(thoughts.item, whole, out);
+    }
+
+    /// Closes an item; behind a call, not before it.
+    fn close(&mut self, item: ItemKey, whole: bool, out: &mut Vec<Event>) {
+        if self.calls.is_empty() {
+            out.push(Event::ItemClose { item, whole });
+        } else {
+            self.open.push((item, whole));
+        }
     }
 
     /// Keeps the signature of the last `bytes` of the open message's text, or one that belongs to no text.
@@ -424,7 +441,7 @@ impl StreamDecoder {
     /// Signatures of its text follow a whole message in a reasoning item, which stays open for what comes next.
     fn close_message(&mut self, whole: bool, out: &mut Vec<Event>) {
         let Some(message) = self.message.take() else { return };
-        out.push(Event::ItemClose { item: message.item, whole });
+        self.close(message.item, whole, out);
         if whole && !message.marks.is_empty() {
             self.open_thoughts(out).stored.texts.extend(message.marks);
         }
@@ -438,7 +455,8 @@ impl StreamDecoder {
         signature: Option<Cow<'_, str>>,
         out: &mut Vec<Event>,
     ) -> Result<(), DecodeError> {
-        let name = call.name.as_deref().unwrap_or_default().trim();
+        let name = call.name.and_then(text_of).unwrap_or_default();
+        let name = name.trim();
         if name.is_empty() {
             return Err(DecodeError::Malformed { what: "a tool call without a name".into() });
         }
@@ -452,7 +470,8 @@ impl StreamDecoder {
                 return Err(DecodeError::Malformed { what: "a tool call's arguments are no object".into() });
             }
         };
-        let given_id = call.id.as_deref().unwrap_or_default();
+        let given_id = call.id.and_then(text_of).unwrap_or_default();
+        let given_id = given_id.as_ref();
         let given = format!("{given_id}\0{name}\0{arguments}");
         // Gateways that say a call again when its stream ends.
         if !given_id.is_empty() && self.calls.iter().any(|call| call.given == given) {
@@ -477,7 +496,8 @@ impl StreamDecoder {
         if !input.is_empty() {
             out.push(Event::CallArguments { item, delta: input });
         }
-        self.calls.push(Call { item, id, given });
+        self.calls.push(Call { id, given });
+        self.open.push((item, true));
         Ok(())
     }
 
@@ -492,13 +512,14 @@ impl StreamDecoder {
     // ---- the rest ----
 
     /// Token counts; each chunk counts all so far, so the last stands.
-    fn count(&mut self, counted: wire::UsageMetadata) {
-        let of = |count: Option<u64>| count.unwrap_or(0);
+    fn count(&mut self, counted: &wire::UsageMetadata<'_>) {
+        let of = |count: Option<&RawValue>| count.and_then(number_of).unwrap_or(0);
         let input = of(counted.prompt_token_count).saturating_add(of(counted.tool_use_prompt_token_count));
         let thoughts = of(counted.thoughts_token_count);
         // Some answers leave out what they could have said with 0, some leave out candidates that did cost.
         let candidates = counted
             .candidates_token_count
+            .and_then(number_of)
             .unwrap_or_else(|| of(counted.total_token_count).saturating_sub(input.saturating_add(thoughts)));
         let output = candidates.saturating_add(thoughts);
         if input == 0 && output == 0 {

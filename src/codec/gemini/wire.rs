@@ -177,6 +177,8 @@ pub(super) struct ThinkingConfig {
 }
 
 // ---- answers ----
+//
+// Values are raw: one that is not what it should be costs itself, not the answer.
 
 /// A `GenerateContentResponse`, one of many in a stream, or an error object in its place.
 #[derive(Debug, Deserialize)]
@@ -186,8 +188,8 @@ pub(super) struct Chunk<'a> {
     pub candidates: Option<Vec<Candidate<'a>>>,
     #[serde(borrow, default)]
     pub prompt_feedback: Option<PromptFeedback<'a>>,
-    #[serde(default)]
-    pub usage_metadata: Option<UsageMetadata>,
+    #[serde(borrow, default)]
+    pub usage_metadata: Option<UsageMetadata<'a>>,
     /// In every chunk, and read once.
     #[serde(borrow, default)]
     pub model_version: Option<&'a RawValue>,
@@ -198,15 +200,15 @@ pub(super) struct Chunk<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Candidate<'a> {
-    #[serde(default)]
-    pub index: Option<u64>,
+    #[serde(borrow, default)]
+    pub index: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub content: Option<AnswerContent<'a>>,
     #[serde(borrow, default)]
-    pub finish_reason: Option<Cow<'a, str>>,
+    pub finish_reason: Option<&'a RawValue>,
     /// With `CONTINUATION`: what the same request is sent with to go on.
     #[serde(borrow, default)]
-    pub continuation_token: Option<Cow<'a, str>>,
+    pub continuation_token: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -220,11 +222,11 @@ pub(super) struct AnswerContent<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct AnswerPart<'a> {
     #[serde(borrow, default)]
-    pub text: Option<Cow<'a, str>>,
+    pub text: Option<&'a RawValue>,
     #[serde(default)]
     pub thought: Option<bool>,
     #[serde(borrow, default)]
-    pub thought_signature: Option<Cow<'a, str>>,
+    pub thought_signature: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub function_call: Option<AnswerCall<'a>>,
 }
@@ -232,9 +234,9 @@ pub(super) struct AnswerPart<'a> {
 #[derive(Debug, Deserialize)]
 pub(super) struct AnswerCall<'a> {
     #[serde(borrow, default)]
-    pub id: Option<Cow<'a, str>>,
+    pub id: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    pub name: Option<Cow<'a, str>>,
+    pub name: Option<&'a RawValue>,
     /// A whole object, or nothing for a function without parameters.
     #[serde(borrow, default)]
     pub args: Option<&'a RawValue>,
@@ -244,23 +246,29 @@ pub(super) struct AnswerCall<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct PromptFeedback<'a> {
     #[serde(borrow, default)]
-    pub block_reason: Option<Cow<'a, str>>,
+    pub block_reason: Option<&'a RawValue>,
 }
 
-/// Counts so far; the last in a stream are the answer's.
+/// Counts so far, whatever their type; the last in a stream are the answer's.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct UsageMetadata {
+pub(super) struct UsageMetadata<'a> {
     /// With what was read from a cache.
-    pub prompt_token_count: Option<u64>,
-    pub cached_content_token_count: Option<u64>,
+    #[serde(borrow)]
+    pub prompt_token_count: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub cached_content_token_count: Option<&'a RawValue>,
     /// Without thoughts.
-    pub candidates_token_count: Option<u64>,
-    pub thoughts_token_count: Option<u64>,
+    #[serde(borrow)]
+    pub candidates_token_count: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub thoughts_token_count: Option<&'a RawValue>,
     /// Results of tools that the service runs itself: input, beside the prompt.
-    pub tool_use_prompt_token_count: Option<u64>,
+    #[serde(borrow)]
+    pub tool_use_prompt_token_count: Option<&'a RawValue>,
     /// The sum of the four others.
-    pub total_token_count: Option<u64>,
+    #[serde(borrow)]
+    pub total_token_count: Option<&'a RawValue>,
 }
 
 /// `google.rpc.Status` (<https://cloud.google.com/apis/design/errors#error_model>, read 2026-11-21), as it stands in
