@@ -482,6 +482,9 @@ impl Relay {
                 Some(other) => edits.replace(other, format!("\"{kind}\"")),
                 None => edits.insert(&data, &format!("\"type\":\"{kind}\"")),
             }
+            if let Some(odd) = event.sequence_number.filter(|raw| number(Some(raw)).is_none()) {
+                edits.replace(odd, self.voice.next.to_string());
+            }
             let ended = self.complete(raw.get(), &response, incomplete, &mut edits)?;
             match edits.apply() {
                 Cow::Borrowed(_) => {
