@@ -22,6 +22,7 @@ pub mod json;
 pub mod listing;
 pub mod messages;
 pub mod names;
+pub mod picture;
 pub mod refusal;
 pub mod relay;
 pub mod responses;
