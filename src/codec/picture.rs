@@ -22,9 +22,30 @@ pub fn media_type(base64: &str) -> Option<&'static str> {
     }
 }
 
+/// The same `data:` URL under its true label; `None` if it has that, or the truth is not known.
+pub fn relabelled(url: &str) -> Option<String> {
+    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
+    let mut fields = head.split(';');
+    let label = fields.next()?.trim();
+    let kind = media_type(data).filter(|kind| !label.eq_ignore_ascii_case(kind))?;
+    let encoded = fields.any(|field| field.trim().eq_ignore_ascii_case("base64"));
+    encoded.then(|| format!("data:{kind};base64,{data}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_wrong_label_is_changed() {
+        let jpeg = |label: &str| relabelled(&format!("data:{label};base64,/9j/4AAQ"));
+        assert_eq!(jpeg("image/png").as_deref(), Some("data:image/jpeg;base64,/9j/4AAQ"));
+        assert_eq!(jpeg("").as_deref(), Some("data:image/jpeg;base64,/9j/4AAQ"));
+        assert_eq!(jpeg("image/JPEG"), None);
+        for url in ["data:image/png,/9j/", "data:image/heic;base64,AAAA", "https://example.invalid/a.png", "data:"] {
+            assert_eq!(relabelled(url), None, "{url}");
+        }
+    }
 
     #[test]
     fn pictures_are_known_by_their_beginning() {

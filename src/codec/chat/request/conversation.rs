@@ -20,6 +20,7 @@ use crate::{
             short_id,
         },
         names::Names,
+        picture,
     },
     model::{
         request::{Item, Part, Request, Role, ToolKind},
@@ -239,7 +240,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                 Part::Text(text) | Part::Refusal(text) => {
                     content.push(wire::ContentPart::Text { text: text.as_borrowed() });
                 }
-                Part::Image { url, detail } => content.push(picture(url, detail.as_deref())),
+                Part::Image { url, detail } => content.push(image(url, detail.as_deref())),
                 Part::Other { .. } => self.losses.drop(part_path(i, key, n), "this protocol has no such part"),
             }
         }
@@ -352,7 +353,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                             && shown
                         {
                             self.losses.approximate(part_path(o, "output", n), "shown in a message behind the results");
-                            pictures.push(picture(url, detail.as_deref()));
+                            pictures.push(image(url, detail.as_deref()));
                             pictures_of = Some(o);
                         }
                     }
@@ -451,10 +452,15 @@ fn is_object(input: &str) -> bool {
     input.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(input).is_ok()
 }
 
-fn picture<'r>(url: &'r LazyText<'_>, detail: Option<&'r str>) -> wire::ContentPart<'r> {
+fn image<'r>(url: &'r LazyText<'_>, detail: Option<&'r str>) -> wire::ContentPart<'r> {
     // This protocol knows three; `original` is the newest of the other API.
     let detail = detail.map(|d| if matches!(d, "auto" | "low" | "high") { d } else { "high" });
-    wire::ContentPart::ImageUrl { image_url: wire::ImageUrl { url: url.as_borrowed(), detail } }
+    // Some hosts look, and refuse a picture that is not what its label says.
+    let url = match picture::relabelled(&url.read()) {
+        Some(right) => right.into(),
+        None => url.as_borrowed(),
+    };
+    wire::ContentPart::ImageUrl { image_url: wire::ImageUrl { url, detail } }
 }
 
 /// A call's id in the host's shape, made from the client's id alone, so that it is the same in every request.

@@ -148,6 +148,10 @@ fn pictures_of_results_follow_all_results() {
         json!({"type":"image_url","image_url":{"url":"data:image/png;base64,AA","detail":"high"}})
     );
     assert_eq!(losses, ["input[2].output[1] Approximate"]);
+    let mislabelled = Part::Image { url: "data:image/png;base64,/9j/4AAQ".into(), detail: None };
+    let (body, _) =
+        encode(&of(vec![Item::Message { role: Role::User, phase: None, parts: vec![mislabelled] }]), &target("openai"));
+    assert_eq!(body["messages"][0]["content"][0]["image_url"]["url"], "data:image/jpeg;base64,/9j/4AAQ");
 
     let blind = Target { accepts_images: false, ..target("openai") };
     let (body, losses) = encode(&request, &blind);

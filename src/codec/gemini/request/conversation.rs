@@ -15,6 +15,7 @@ use crate::{
             INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, arguments, part_path, path, same_id,
         },
         names::Names,
+        picture,
     },
     model::{
         request::{Item, Part, Request, Role},
@@ -235,11 +236,12 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         }
         let read = url.read();
         if let Some((mime_type, data)) = data_url(&read) {
-            let known = PICTURE_TYPES.iter().any(|(name, _)| mime_type.eq_ignore_ascii_case(name));
-            if !known || data.is_empty() {
+            // What the data says goes before what its label says: the service looks, too.
+            let mime_type = picture::media_type(&data).map_or_else(|| mime_type.to_ascii_lowercase(), str::to_owned);
+            if !PICTURE_TYPES.iter().any(|(name, _)| *name == mime_type) || data.is_empty() {
                 return Err("the provider takes no pictures of this type");
             }
-            let mime_type = Cow::Owned(mime_type.to_ascii_lowercase());
+            let mime_type = Cow::Owned(mime_type);
             return Ok(wire::Part { inline_data: Some(wire::Blob { mime_type, data }), ..wire::Part::default() });
         }
         if !read.starts_with("https://") || !self.model.fetches_urls {

@@ -240,6 +240,7 @@ fn pictures_go_where_the_model_takes_them() {
                     image("https://example.invalid/a"),
                     image("data:image/svg+xml;base64,AAAA"),
                     image("http://example.invalid/a.png"),
+                    image("data:image/png;base64,/9j/4AAQ"),
                 ],
             },
             call("c1", "{}"),
@@ -250,7 +251,8 @@ fn pictures_go_where_the_model_takes_them() {
     let (new, losses) = contents(input(), NEW);
     let url = json!({"fileData": {"mimeType": "image/jpeg", "fileUri": "https://example.invalid/a.JPG?x=1"}});
     let none = json!({"text": NO_PICTURE});
-    assert_eq!(new[0]["parts"], json!([{"text": "see"}, inline, url, none, none, none]));
+    let jpeg = json!({"inlineData": {"mimeType": "image/jpeg", "data": "/9j/4AAQ"}});
+    assert_eq!(new[0]["parts"], json!([{"text": "see"}, inline, url, none, none, none, jpeg]));
     let mut response = answered("c1", json!({"output": format!("shot\n{PICTURE_HERE}")}));
     response["functionResponse"]["parts"] = json!([inline]);
     assert_eq!(new[2]["parts"], json!([response]));
@@ -264,7 +266,7 @@ fn pictures_go_where_the_model_takes_them() {
 
     let blind = Target { accepts_images: false, ..target(NEW) };
     let (body, losses) = encode(&of(input()), &blind);
-    assert!(!body.to_string().contains("inlineData") && losses.len() == 6, "{losses:?}");
+    assert!(!body.to_string().contains("inlineData") && losses.len() == 7, "{losses:?}");
 }
 
 #[test]
