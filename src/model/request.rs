@@ -197,6 +197,16 @@ impl Origin {
         Self { provider: provider.to_owned(), family: Self::family_of(model).to_owned() }
     }
 
+    /// That of what no place is known to read.
+    pub fn nobody() -> Self {
+        Self { provider: String::new(), family: String::new() }
+    }
+
+    /// Whether it is [`Origin::nobody`].
+    pub fn is_nobody(&self) -> bool {
+        self.provider.is_empty()
+    }
+
     /// The model's family: the letters that open the last path segment of its id.
     ///
     /// `deepseek/deepseek-v4-pro` → `deepseek`, `moonshotai/Kimi-K3` → `Kimi`, `o4-mini` → `o`.

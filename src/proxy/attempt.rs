@@ -23,12 +23,15 @@ use super::{
 use crate::{
     codec::{
         self, Asked, Protocol, Reader, Task,
-        compaction::Form,
+        compaction::{self, Form},
         refusal::{self, Amends},
-        relay,
+        relay::{self, BlobId},
     },
     config::endpoint,
-    model::failure::{Failure, FailureKind},
+    model::{
+        failure::{Failure, FailureKind},
+        request::Origin,
+    },
 };
 
 /// Why an attempt came to nothing.
@@ -36,11 +39,43 @@ pub(super) struct Miss {
     pub(super) failure: Failure,
     /// The host was asked for a compaction and does not know what that is.
     pub(super) cannot_compact: bool,
+    /// It says nothing of other places, whatever its kind.
+    pub(super) only_here: bool,
 }
 
 impl From<Failure> for Miss {
     fn from(failure: Failure) -> Self {
-        Self { failure, cannot_compact: false }
+        Self { failure, cannot_compact: false, only_here: false }
+    }
+}
+
+/// Which blobs a host is given. It refuses a request for one that it cannot read, and does not say for which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    /// Those that it gave, and those nobody here has seen.
+    Likely,
+    /// Those that it gave.
+    Own,
+    /// No thoughts: what one account of a host was given another may not be able to read.
+    Nothing,
+}
+
+impl Given {
+    /// What is less, most first.
+    fn less(self) -> &'static [Self] {
+        match self {
+            Self::Likely => &[Self::Own, Self::Nothing],
+            Self::Own => &[Self::Nothing],
+            Self::Nothing => &[],
+        }
+    }
+
+    /// Whose a blob is held to be.
+    fn origin(self, known: Option<Origin>) -> Option<Origin> {
+        match (self, known) {
+            (Self::Likely, known) | (Self::Own, known @ Some(_)) => known,
+            (Self::Own, None) | (Self::Nothing, _) => Some(Origin::nobody()),
+        }
     }
 }
 
@@ -62,13 +97,15 @@ pub(super) async fn attempt(
     let secrets = Secrets::of(&headers);
     let whole = asked;
     let mut asked = asked_of(whole, hop);
-    // What the host's refusal asked for: once is enough, whatever it was.
-    let mut amends = None;
     let without_thoughts = OnceLock::new();
+    let (mut given, mut doubtful) = (Given::Likely, Vec::new());
+    let encode = |asked: Asked<'_, '_>, given: Given| {
+        codec::encode_request(asked, &hop.target, |blob| given.origin(service.origins().origin_of(blob)))
+    };
     let (answer, names, sent, head_time_max) = loop {
-        let known = |blob| service.origins().origin_of(blob);
-        let encoded = codec::encode_request(asked, &hop.target, known).map_err(|error| {
-            Failure::new(FailureKind::Caller, format!("{} cannot be asked this: {error}.", hop.label()))
+        let encoded = encode(asked, given).map_err(|error| {
+            let message = format!("{} cannot be asked this: {error}.", hop.label());
+            Miss { only_here: true, ..Miss::from(Failure::new(FailureKind::Caller, message)) }
         })?;
         story.lost(&encoded.losses);
         service.counters().attempt();
@@ -88,41 +125,53 @@ pub(super) async fn attempt(
             return Err(named(secrets.hide(failure), hop.label()).into());
         }
         if answer.status.is_success() {
+            if given == Given::Own {
+                service.origins().refuse(&doubtful);
+            }
             break (answer, encoded.names, sent, head_time_max);
         }
         let status = answer.status.as_u16();
         let retry_after = answer.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let error = line.during(answer.error_body()).await?;
-        if amends.is_none() {
-            amends = Amends::of(hop.target.protocol, status, &error);
-            match amends {
-                Some(Amends::WithoutBlobs) => {
-                    // The host does not say which, and without them it answers.
-                    story.amends("without blobs that may be another host's");
-                    service.origins().refuse(&relay::blobs_in(&sent.again));
+        let amends = Amends::of(hop.target.protocol, status, &error);
+        match amends {
+            Some(Amends::WithoutBlobs) => {
+                let leaves_out = |given: &&Given| encode(asked, **given).is_ok_and(|less| less.body != sent.again);
+                if let Some(less) = given.less().iter().find(leaves_out) {
+                    story.amends("without blobs that may be another's");
+                    if *less == Given::Own {
+                        let unknown = |blob: &BlobId| service.origins().origin_of(*blob).is_none();
+                        doubtful = relay::blobs_in(&sent.again).into_iter().filter(unknown).collect();
+                    }
+                    given = *less;
                     continue;
                 }
-                Some(Amends::WithoutThoughts) if asked.request.has_opaque() => {
-                    story.amends("without the thoughts of earlier answers");
-                    story.lost(&refusal::lost_thoughts(asked.request));
-                    asked.request = without_thoughts.get_or_init(|| asked.request.without_opaque());
-                    continue;
-                }
-                Some(Amends::WithoutThoughts) | None => {}
             }
+            Some(Amends::WithoutThoughts) if without_thoughts.get().is_none() && asked.request.has_opaque() => {
+                story.amends("without the thoughts of earlier answers");
+                story.lost(&refusal::lost_thoughts(asked.request));
+                asked.request = without_thoughts.get_or_init(|| asked.request.without_opaque());
+                continue;
+            }
+            Some(Amends::WithoutThoughts) | None => {}
         }
         if whole.expanded && !asked.expanded && relay::forgets_response(status, &error) {
             // It had it once.
             asked = whole;
             continue;
         }
-        let failure =
+        let mut failure =
             codec::decode_error(hop.target.protocol, status, retry_after.as_deref(), &error, SystemTime::now());
+        // What is left that cannot be read stands for the conversation; its maker may be another place or account.
+        let only_here = amends == Some(Amends::WithoutBlobs);
+        if let Some(path) = compaction::unreadable(asked.request).filter(|_| only_here) {
+            failure.message.push_str(&format!(" `{path}` is {}.", compaction::NOT_READABLE));
+        }
         let cannot_compact = match asked.task {
             Task::Compaction(form) => relay::cannot_compact(status, &error, form == Form::Object),
             Task::Answer | Task::Summary => false,
         };
-        return Err(Miss { failure: named(secrets.hide(failure), hop.label()), cannot_compact });
+        return Err(Miss { failure: named(secrets.hide(failure), hop.label()), cannot_compact, only_here });
     };
     let asks = || Asks {
         service: Arc::clone(service),

@@ -86,14 +86,14 @@ pub(super) async fn attempt(
     hop: &Hop,
     asked: Asked<'_, '_>,
     story: &mut Story,
-) -> Result<Source, Failure> {
+) -> Result<Source, Miss> {
     if hop.target.protocol == Protocol::Responses {
         match attempt::attempt(service, live, line, hop, asked, story).await {
             Ok(source) if source.holds_compaction() => return Ok(source),
             // Some take the trigger for an item they need not know, and answer whatever comes to mind.
             Ok(_) => {}
             Err(Miss { cannot_compact: true, .. }) => {}
-            Err(Miss { failure, .. }) => return Err(failure),
+            Err(miss) => return Err(miss),
         }
         info!(
             codex_request_id = line.request_id(),
@@ -102,7 +102,7 @@ pub(super) async fn attempt(
         );
     }
     let asked = Asked { task: Task::Summary, ..asked };
-    let mut source = attempt::attempt(service, live, line, hop, asked, story).await.map_err(|miss| miss.failure)?;
+    let mut source = attempt::attempt(service, live, line, hop, asked, story).await?;
     source.condense(asked.request.max_output_tokens.is_some())?;
     Ok(source)
 }

@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use tokio::time::sleep;
 
 use super::{
-    attempt::attempt,
+    attempt::{Miss, attempt},
     body, compaction,
     line::Line,
     previous::{self, Keeping, Previous},
@@ -176,12 +176,12 @@ async fn begin(
         let hop = round[at];
         story.tries(hop);
         let tried = match asked.task {
-            Task::Answer => attempt(service, live, line, hop, asked, story).await.map_err(|miss| miss.failure),
+            Task::Answer => attempt(service, live, line, hop, asked, story).await,
             Task::Compaction(_) | Task::Summary => compaction::attempt(service, live, line, hop, asked, story).await,
         };
-        let failure = match tried {
+        let Miss { failure, only_here, .. } = match tried {
             Ok(source) => return Ok(source),
-            Err(failure) => failure,
+            Err(miss) => miss,
         };
         story.attempt_failed(&failure);
         if failure.kind == FailureKind::Credentials && keys_read_anew < hops.len() {
@@ -203,6 +203,7 @@ async fn begin(
         let progress = Progress {
             rounds,
             elsewhere,
+            only_here,
             elapsed: story.began.elapsed(),
             deadline: live.settings.proxy.retry_deadline,
             jitter: service.random_fraction(),

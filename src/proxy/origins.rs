@@ -87,9 +87,12 @@ impl Origins {
         }
     }
 
-    /// Notes that a host to which these were sent could not read some of them: they are not sent anywhere again.
+    /// Notes that a host could not read some of these. What nobody is known to have given is not sent anywhere again; the
+    /// others stay their maker's.
     pub fn refuse(&self, blobs: &[BlobId]) {
-        self.record(&Origin { provider: String::new(), family: String::new() }, blobs);
+        let mut held = self.lock();
+        let unknown: Vec<BlobId> = blobs.iter().copied().filter(|blob| !held.known.contains_key(blob)).collect();
+        held.record(&Origin::nobody(), &unknown);
     }
 
     /// Who gave it, if that was noted.
@@ -211,14 +214,14 @@ mod tests {
         let origins = Origins::open(dir.path()).unwrap();
         origins.record(&a, &[blob(1), blob(2)]);
         origins.record(&b, &[blob(3)]);
-        origins.refuse(&[blob(2)]);
+        origins.refuse(&[blob(2), blob(5)]);
         // No orderly end: the process is gone, its last write cut.
         let path = dir.path().join(FILE);
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"[\"0123").unwrap();
         let again = Origins::open(dir.path()).unwrap();
-        assert_eq!(again.origin_of(blob(1)), Some(a));
-        assert_eq!(again.origin_of(blob(2)).unwrap().provider, "");
+        assert_eq!([blob(1), blob(2)].map(|blob| again.origin_of(blob)), [Some(a.clone()), Some(a)]);
+        assert_eq!(again.origin_of(blob(5)), Some(Origin::nobody()));
         assert_eq!(again.origin_of(blob(3)), Some(b));
         assert_eq!(again.origin_of(blob(4)), None);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was damaged");

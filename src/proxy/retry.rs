@@ -23,6 +23,8 @@ pub struct Progress {
     pub rounds: u32,
     /// A place of this round is untried.
     pub elsewhere: bool,
+    /// It is this place that cannot do it, whatever the kind says.
+    pub only_here: bool,
     /// Since the request arrived.
     pub elapsed: Duration,
     /// Retries end here.
@@ -37,8 +39,11 @@ const ASKED_MIN: Duration = Duration::from_secs(1);
 /// Decides.
 pub fn next(failure: &Failure, progress: Progress) -> Next {
     // What the caller or this program got wrong is wrong everywhere; everything else may differ from place to place.
-    let same_everywhere =
-        matches!(failure.kind, FailureKind::Caller | FailureKind::Bug | FailureKind::OwnLimit | FailureKind::Shutdown);
+    let same_everywhere = !progress.only_here
+        && matches!(
+            failure.kind,
+            FailureKind::Caller | FailureKind::Bug | FailureKind::OwnLimit | FailureKind::Shutdown
+        );
     // Every place is asked once, also after the deadline: a silent one may have used all of it up.
     let in_time = progress.rounds == 1 || progress.elapsed < progress.deadline;
     if progress.elsewhere && !same_everywhere && in_time {
@@ -79,6 +84,7 @@ mod tests {
         Progress {
             rounds,
             elsewhere: false,
+            only_here: false,
             elapsed: Duration::from_millis(elapsed_ms),
             deadline: Duration::from_secs(60),
             jitter: 0.5,
@@ -105,6 +111,8 @@ mod tests {
         let elsewhere = Progress { elsewhere: true, ..at(1, 0) };
         assert_eq!(next(&Failure::new(FailureKind::Credentials, ""), elsewhere), Next::Elsewhere);
         assert_eq!(next(&Failure::new(FailureKind::Caller, ""), elsewhere), Next::GiveUp);
+        let only_here = Progress { only_here: true, ..elsewhere };
+        assert_eq!(next(&Failure::new(FailureKind::Caller, ""), only_here), Next::Elsewhere);
         let late = Progress { elsewhere: true, ..at(1, 120_000) };
         assert_eq!(next(&Failure::new(FailureKind::Timeout, ""), late), Next::Elsewhere);
         assert_eq!(next(&Failure::new(FailureKind::Timeout, ""), Progress { rounds: 2, ..late }), Next::GiveUp);

@@ -307,6 +307,125 @@ fn a_conversation_that_began_elsewhere_goes_on_after_one_refusal() {
 }
 
 #[test]
+fn what_a_host_gave_stays_its_own_when_another_blob_is_refused() {
+    let frames = golden("thoughts-text-call");
+    let own = blob_of(&frames);
+    let upstream = Upstream::start(move |request| match (request.index, blobs(request).contains(&"gAAAAforeign")) {
+        (0, _) => Reply::sse(&frames),
+        (_, true) => Reply::error(400, "invalid_request_error", "invalid_encrypted_content", "no"),
+        (_, false) => answer("resp_1", &[message("msg_1", "went on")]),
+    });
+    let proxy = start("", &[("native", &upstream)]);
+    proxy.responses(&ask("work")).terminal();
+    let mut body = ask_with("work", "gAAAAforeign");
+    let thought = json!({"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": own});
+    body["input"].as_array_mut().unwrap().push(thought);
+    for _ in 0..2 {
+        assert_eq!(proxy.responses(&body).terminal()["type"], "response.completed");
+    }
+    let requests = upstream.exactly(4);
+    let given: Vec<Vec<&str>> = requests[1..].iter().map(blobs).collect();
+    assert_eq!(given, [vec!["gAAAAforeign", &own], vec![own.as_str()], vec![own.as_str()]]);
+}
+
+/// One provider with two accounts.
+fn two_accounts(upstream: &Upstream) -> Proxy {
+    let config = format!(
+        "[providers.nat]\nprotocol = \"responses\"\nbase_url = \"{}\"\naccounts = [{{ name = \"a\", key = {{ env = \"KEY_A\" }} }}, \
+         {{ name = \"b\", key = {{ env = \"KEY_B\" }} }}]\n[models.work]\nroutes = [\"nat/gpt-5.4\"]\n",
+        upstream.base_url()
+    );
+    Proxy::start(&config, &[("KEY_A", "sk-test-of-a"), ("KEY_B", "sk-test-of-b")])
+}
+
+fn is_at_b(request: &Recorded) -> bool {
+    request.header("authorization") == Some("Bearer sk-test-of-b")
+}
+
+#[test]
+fn what_another_account_cannot_read_is_still_what_its_maker_can() {
+    let frames = golden("thoughts-text-call");
+    let own = blob_of(&frames);
+    let upstream = Upstream::start(move |request| {
+        if !is_at_b(request) && request.index == 1 {
+            Reply::error(429, "rate_limit_error", "rate_limit_exceeded", "slow down")
+        } else if is_at_b(request) && !blobs(request).is_empty() {
+            Reply::error(400, "invalid_request_error", "invalid_encrypted_content", "no")
+        } else if request.index == 0 {
+            Reply::sse(&frames)
+        } else {
+            answer("resp_1", &[message("msg_1", "went on")])
+        }
+    });
+    let proxy = two_accounts(&upstream);
+    proxy.responses(&ask("work")).terminal();
+    // A has no time, B answers without what A thought, and then A is given it again.
+    for _ in 0..2 {
+        assert_eq!(proxy.responses(&ask_with("work", &own)).terminal()["type"], "response.completed");
+    }
+    let requests = upstream.exactly(5);
+    let given: Vec<(bool, Vec<&str>)> = requests[1..].iter().map(|r| (is_at_b(r), blobs(r))).collect();
+    let own = own.as_str();
+    assert_eq!(given, [(false, vec![own]), (true, vec![own]), (true, vec![]), (false, vec![own])]);
+}
+
+#[test]
+fn a_compaction_that_another_account_refuses_is_not_the_end_of_the_thread() {
+    let item = json!({"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAAAof-a"});
+    let made = json!({"id": "resp_c", "object": "response.compaction", "created_at": 1, "output": [item]});
+    let upstream = Upstream::start(move |request| {
+        if request.path.ends_with("/compact") {
+            Reply::json(200, &made)
+        } else if is_at_b(request) {
+            Reply::error(
+                400,
+                "invalid_request_error",
+                "invalid_encrypted_content",
+                "The encrypted content is not ours.",
+            )
+        } else if request.index == 1 {
+            Reply::error(429, "rate_limit_error", "rate_limit_exceeded", "slow down")
+        } else {
+            answer("resp_1", &[message("msg_1", "went on")])
+        }
+    });
+    let proxy = two_accounts(&upstream);
+    let compacted = proxy.send("POST", "/v1/responses/compact", Some(&ask("work"))).unwrap().json();
+    assert_eq!(compacted["output"][0], item);
+    let mut body = ask("work");
+    body["input"].as_array_mut().unwrap().insert(0, item);
+    for _ in 0..2 {
+        assert_eq!(proxy.responses(&body).terminal()["type"], "response.completed");
+    }
+    // A, B, A once more; then A at once.
+    let at_b: Vec<bool> = upstream.exactly(5).iter().map(is_at_b).collect();
+    assert_eq!(at_b, [false, false, true, false, false]);
+    let kept = fs::read_to_string(proxy.home().join("state/codex-proxy/origins.jsonl")).unwrap();
+    assert!(!kept.contains("\"\""), "{kept}");
+}
+
+#[test]
+fn a_compaction_goes_to_its_maker_whatever_stands_before_it() {
+    let item = json!({"type": "compaction", "id": "cmp_1", "encrypted_content": "gAAAAof-two"});
+    let made = item.clone();
+    let one = Upstream::start(|_| answer("resp_1", &[message("msg_1", "from one")]));
+    let two = Upstream::start(move |_| answer("resp_2", std::slice::from_ref(&made)));
+    let proxy = start("", &[("one", &one), ("two", &two)]);
+    let mut body = ask("two");
+    body["input"].as_array_mut().unwrap().push(json!({"type": "compaction_trigger"}));
+    assert_eq!(proxy.responses(&body).items(), std::slice::from_ref(&item));
+    let mut body = ask("work");
+    body["input"].as_array_mut().unwrap().insert(0, item);
+    assert_eq!(proxy.responses(&body).terminal()["response"]["id"], "resp_2");
+    one.exactly(0);
+    // Without it nobody can.
+    body["model"] = json!("one");
+    let refused = proxy.responses(&body);
+    assert!(refused.status == 400 && refused.text().contains("only its maker can read"), "{}", refused.text());
+    one.exactly(0);
+}
+
+#[test]
 fn a_switch_from_another_protocol_takes_the_conversation_along() {
     use crate::support::chat::Chat;
     let chat = Upstream::start(|_| Chat::new().reasoning("I think").exec("call_1", "true").complete().reply());

@@ -12,7 +12,7 @@
 //!   conversation.
 //! - A host that knows no custom or hosted tools is told in other words of them, or not at all: `tools.rs`.
 //! - A blob nobody here has seen passes: most likely the client had it from this very host before this program stood
-//!   between. If not, the refusal shows it, and it is not passed again.
+//!   between. If not, the refusal shows it, and as thoughts it is not passed again.
 //!
 //! Everything else stays as it is, byte for byte, also what this program does not know.
 
@@ -301,14 +301,12 @@ fn readable<K: Fn(BlobId) -> Option<Origin>>(
     let Ok(said) = serde_json::from_str::<Item<'_>>(json) else { return Ok(true) };
     let blob =
         said.encrypted_content.and_then(|raw| blob::string(raw.get().as_bytes())).filter(|blob| !blob.is_empty());
-    let foreign = |blob: &[u8]| {
-        seal::is_ours(blob) || (blobs.known)(BlobId::of(blob)).is_some_and(|origin| origin != target.origin)
-    };
+    let anothers = |blob: &[u8]| (blobs.known)(BlobId::of(blob)).filter(|origin| *origin != target.origin);
     let refuse = |why: &str| {
         Err(EncodeError::Unsupported { path: format!("{}.encrypted_content", path(at)), why: why.to_owned() })
     };
     match (said.r#type.as_deref(), blob.as_deref()) {
-        (Some("reasoning"), Some(blob)) if foreign(blob) => {
+        (Some("reasoning"), Some(blob)) if seal::is_ours(blob) || anothers(blob).is_some() => {
             losses.drop(path(at), "thoughts of another model; only their maker can read them");
             Ok(false)
         }
@@ -324,7 +322,12 @@ fn readable<K: Fn(BlobId) -> Option<Origin>>(
             }
             Ok(true)
         }
-        (Some("compaction" | "compaction_summary"), Some(blob)) if foreign(blob) => refuse(compaction::NOT_READABLE),
+        // One that is nobody's may be this host's all the same.
+        (Some("compaction" | "compaction_summary"), Some(blob))
+            if anothers(blob).is_some_and(|origin| !origin.is_nobody()) =>
+        {
+            refuse(compaction::NOT_READABLE)
+        }
         (_, _) => Ok(true),
     }
 }
