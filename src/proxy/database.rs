@@ -243,15 +243,6 @@ fn migrate(connection: &mut Connection, migrations: &[&str]) -> rusqlite::Result
 /// # Errors
 /// It cannot be moved.
 pub fn set_aside(file: &Path) -> Result<PathBuf, StoreError> {
-    let journal = |path: &Path, end: &str| {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(end);
-        path.with_file_name(name)
-    };
-    let absent_is_well = |result: io::Result<()>| match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    };
     let moved = || {
         let aside = files::set_aside(file)?;
         absent_is_well(fs::rename(journal(file, "-wal"), journal(&aside, "-wal")))?;
@@ -259,6 +250,26 @@ pub fn set_aside(file: &Path) -> Result<PathBuf, StoreError> {
         Ok(aside)
     };
     moved().map_err(|source| StoreError::File { what: "set it aside", source })
+}
+
+/// Deletes a file that nobody needs, with its journal.
+pub(super) fn remove(file: &Path) -> Result<(), StoreError> {
+    let paths = [file.to_owned(), journal(file, "-wal"), journal(file, "-shm")];
+    let removed: io::Result<()> = paths.into_iter().try_for_each(|path| absent_is_well(fs::remove_file(path)));
+    removed.map_err(|source| StoreError::File { what: "delete it", source })
+}
+
+fn journal(file: &Path, end: &str) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(end);
+    file.with_file_name(name)
+}
+
+fn absent_is_well(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// As SQLite has numbers.

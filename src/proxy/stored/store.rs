@@ -3,8 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use tracing::info;
 
-use crate::proxy::database::{Database, Keeps, StoreError, integer};
+use crate::proxy::database::{self, Database, Keeps, StoreError, integer};
 
 /// See [`Database::open`]. Released ones never change.
 const MIGRATIONS: &[&str] = &["
@@ -62,12 +63,20 @@ impl Keeps for Store {
 }
 
 impl Store {
-    /// Opens the file, makes it if there is none, and brings it to this program's version.
+    /// Opens the file, makes it if there is none, and brings it to this program's version. One of a newer version is
+    /// deleted: it holds nothing that would not go within minutes.
     ///
     /// # Errors
     /// As [`StoreError`] says; a damaged file is left as it is.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
-        let database = Database::open(file, MIGRATIONS)?;
+        let database = match Database::open(file, MIGRATIONS) {
+            Err(newer @ StoreError::Newer { .. }) => {
+                info!(codex_path = %file.display(), codex_why = %newer, "stored responses cannot be read, beginning anew");
+                database::remove(file)?;
+                Database::open(file, MIGRATIONS)?
+            }
+            opened => opened?,
+        };
         // What is deleted is overwritten.
         let set = database.connection.execute_batch("PRAGMA secure_delete = ON");
         set.map_err(|source| StoreError::of("open it", source))?;
@@ -106,7 +115,7 @@ impl Store {
         Ok(found.filter(|(_, at_s)| !limits.is_over(*at_s, now_s)).map(|(sealed, _)| sealed))
     }
 
-    /// Deletes what is over or too much, gives the room back, and gives when the oldest that is left came.
+    /// Deletes what is over or too much, dates what seems to come from the future to now, gives the room back, and gives when the oldest that is left came.
     ///
     /// # Errors
     /// As [`StoreError`] says; the next call tries again.
@@ -117,6 +126,8 @@ impl Store {
     fn delete(&self, limits: Limits, now_s: u64) -> rusqlite::Result<Option<u64>> {
         let connection = &self.database.connection;
         let mut deleted = 0;
+        // The clock was set back: nothing stays longer for that.
+        connection.execute("UPDATE responses SET at = ?1 WHERE at > ?1", [integer(now_s)])?;
         if let Some(latest) = now_s.checked_sub(limits.keep.as_secs()) {
             deleted += connection.execute("DELETE FROM responses WHERE at <= ?1", [integer(latest)])?;
         }
@@ -173,6 +184,29 @@ mod tests {
         assert_eq!(store.prune(LIMITS, 1600).unwrap(), Some(1100));
         assert!(!has(&store, "resp_1", 1000), "it is not only hidden");
         assert_eq!(store.prune(LIMITS, 5000).unwrap(), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nothing_stay_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&dir.path().join("responses.sqlite")).unwrap();
+        store.append(&[row("resp_1", 90_000, b"one"), row("resp_2", 900, b"two")]).unwrap();
+        assert_eq!(store.prune(LIMITS, 1000).unwrap(), Some(900));
+        assert!(has(&store, "resp_1", 1599) && !has(&store, "resp_1", 1600));
+    }
+
+    #[test]
+    fn the_file_of_a_newer_version_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("responses.sqlite");
+        let mut store = Store::open(&file).unwrap();
+        store.append(&[row("resp_1", 1000, b"one")]).unwrap();
+        store.database.connection.execute_batch("PRAGMA user_version = 99").unwrap();
+        drop(store);
+        let mut store = Store::open(&file).unwrap();
+        assert!(!has(&store, "resp_1", 1000));
+        store.append(&[row("resp_2", 1000, b"two")]).unwrap();
+        assert!(has(&store, "resp_2", 1000));
     }
 
     #[test]
