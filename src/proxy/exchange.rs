@@ -65,8 +65,8 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     #[cfg(feature = "test-faults")]
     super::testfault::in_exchange(&parts.headers);
     let previous = match line.during(Previous::of(&service, &whole.bytes)).await {
-        Ok(previous) => previous,
-        Err(failure) => return line.fail(failure, &mut story),
+        Ok(Ok(previous)) => previous,
+        Ok(Err(failure)) | Err(failure) => return line.fail(failure, &mut story),
     };
     let body = previous.body(&whole.bytes);
     let decoded = match decode_request(body, service.sealer()) {

@@ -25,7 +25,7 @@ use crate::{
         seal::Sealer,
         stored::{self, Host, KEPT_BYTES_MAX, Kept},
     },
-    model::request::Request,
+    model::{failure::Failure, request::Request},
 };
 
 /// What a request continues.
@@ -45,16 +45,16 @@ pub(super) enum Previous {
 
 impl Previous {
     /// Looks for what the body names.
-    pub(super) async fn of(service: &Service, body: &[u8]) -> Self {
-        let Some(id) = stored::previous(body) else { return Self::Nothing };
-        let Some(kept) = service.responses().find(service, &id, SystemTime::now()).await else {
-            return Self::Unknown(id);
+    pub(super) async fn of(service: &Service, body: &[u8]) -> Result<Self, Failure> {
+        let Some(id) = stored::previous(body) else { return Ok(Self::Nothing) };
+        let Some(kept) = service.responses().find(service, &id, SystemTime::now()).await? else {
+            return Ok(Self::Unknown(id));
         };
-        match stored::expand(body, &kept.items) {
+        Ok(match stored::expand(body, &kept.items) {
             Some(body) => Self::Known { host: kept.host, body },
             // Whoever reads it will say what is wrong with it.
             None => Self::Nothing,
-        }
+        })
     }
 
     /// The whole request, as far as it is known here. `came`: the body as it came.

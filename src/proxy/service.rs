@@ -41,8 +41,10 @@ use crate::{
 
 /// How a trouble of the ledger begins, so that it is known again when it is over.
 const LEDGER_TROUBLE: &str = "usage is not recorded: ";
-/// How a trouble with stored responses begins.
+/// How a trouble with storing responses begins.
 pub(super) const STORED_TROUBLE: &str = "responses are not stored: ";
+/// How a trouble with looking for them begins.
+pub(super) const READING_TROUBLE: &str = "stored responses cannot be read: ";
 
 /// Whether and how requests are served.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 //! a later request ─► find ◄───────────────────────────────────────────────────────────┘
 //! ```
 //! A response is in memory before its end is told, so a client that goes on at once finds it, and no exchange waits for
-//! a write. One that names a response which is not in memory waits for it to be read. What is lost with a process that is
-//! killed is what came in the milliseconds before. Responses whose request says `store: false` do not come here; while
+//! a write. One that names a response which is not in memory waits for it to be read, for a while. What is lost with a
+//! process that is killed is what came in the milliseconds before. Responses whose request says `store: false` do not come here; while
 //! there are none there is no file.
 
 pub mod store;
@@ -15,24 +15,31 @@ pub mod store;
 use std::{
     collections::BTreeMap,
     future::Future,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Mutex as Queue, Notify, watch},
     task::spawn_blocking,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
 use self::store::{Limits, Row, Store};
 use super::{
-    database::Holder,
-    service::{STORED_TROUBLE, Service},
+    database::{Holder, StoreError},
+    service::{READING_TROUBLE, STORED_TROUBLE, Service},
 };
-use crate::{codec::stored::Kept, host::log::chain};
+use crate::{
+    codec::stored::Kept,
+    host::log::chain,
+    model::failure::{Failure, FailureKind},
+};
 
 /// The file's name in the state directory.
 pub const FILE: &str = "responses.sqlite";
@@ -43,6 +50,8 @@ pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 pub const LIMITS: Limits = Limits { keep: Duration::from_secs(600), bytes_max: 64 * 1024 * 1024 };
 /// What waits for the disk, in bytes: more than two of the largest. The oldest go.
 const WAITING_BYTES_MAX: usize = 20 * 1024 * 1024;
+/// A request waits so long at most for the response it continues, together with those that wait before it.
+const FIND_TIME_MAX: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(3) };
 /// While nothing can be written: the first pause, and the longest, to which it doubles.
 const PAUSE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(2) };
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -55,8 +64,26 @@ pub struct Responses {
     waiting: Mutex<Waiting>,
     more: Notify,
     closing: watch::Sender<bool>,
-    /// Empty until somebody tends the file. It is locked by threads that may block.
-    file: OnceLock<Arc<Mutex<Holder<Store>>>>,
+    /// Empty until somebody tends the file.
+    file: OnceLock<Shared>,
+    /// The last look into the file failed.
+    unreadable: AtomicBool,
+}
+
+/// The file. Who waits for another to be done with it does so without a thread: that one may be at a disk that does not
+/// answer.
+#[derive(Debug, Clone)]
+struct Shared {
+    path: PathBuf,
+    holder: Arc<Queue<Holder<Store>>>,
+}
+
+impl Shared {
+    /// Does something with it that may block. `None`: a defect ended it, whose text is in the log.
+    async fn with<T: Send + 'static>(&self, act: impl FnOnce(&mut Holder<Store>) -> T + Send + 'static) -> Option<T> {
+        let mut holder = Arc::clone(&self.holder).lock_owned().await;
+        spawn_blocking(move || act(&mut holder)).await.ok()
+    }
 }
 
 impl Default for Responses {
@@ -66,6 +93,7 @@ impl Default for Responses {
             more: Notify::new(),
             closing: watch::Sender::new(false),
             file: OnceLock::new(),
+            unreadable: AtomicBool::new(false),
         }
     }
 }
@@ -125,14 +153,18 @@ impl Responses {
     }
 
     /// A response that was kept and whose time is not over.
-    pub async fn find(&self, service: &Service, id: &str, now: SystemTime) -> Option<Kept> {
+    ///
+    /// # Errors
+    /// It cannot be looked for now, which says nothing of whether it is there.
+    pub async fn find(&self, service: &Service, id: &str, now: SystemTime) -> Result<Option<Kept>, Failure> {
         let now_s = seconds(now);
         let waits = self.waiting().entries.values().rev().find(|entry| entry.id == id).map(Arc::clone);
         let sealed = match waits {
-            Some(entry) if LIMITS.is_over(entry.at_s, now_s) => return None,
-            Some(entry) => entry.sealed.clone(),
-            None => self.read(id, now_s).await?,
+            Some(entry) if LIMITS.is_over(entry.at_s, now_s) => None,
+            Some(entry) => Some(entry.sealed.clone()),
+            None => self.read(service, id, now_s).await?,
         };
+        let Some(sealed) = sealed else { return Ok(None) };
         let kept = Kept::open(id, &sealed, service.sealer());
         if kept.is_none() {
             warn!(
@@ -140,15 +172,15 @@ impl Responses {
                 "a stored response cannot be opened: it is damaged, or opaque.key is another one"
             );
         }
-        kept
+        Ok(kept)
     }
 
-    async fn read(&self, id: &str, now_s: u64) -> Option<Vec<u8>> {
-        let file = Arc::clone(self.file.get()?);
+    async fn read(&self, service: &Service, id: &str, now_s: u64) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(file) = self.file.get() else { return Ok(None) };
         let wanted = id.to_owned();
-        let reading = spawn_blocking(move || {
-            let mut holder = lock(&file);
-            if !holder.file.exists() {
+        let reading = file.with(move |holder| {
+            let exists = holder.file.try_exists();
+            if !exists.map_err(|source| StoreError::File { what: "look for it", source })? {
                 return Ok(None);
             }
             let was_open = holder.is_open();
@@ -158,14 +190,32 @@ impl Responses {
             }
             found
         });
-        match reading.await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                warn!(codex_error = chain(&error), "cannot read stored responses");
-                None
+        let trouble = match timeout(FIND_TIME_MAX, reading).await {
+            Ok(Some(Ok(found))) => {
+                self.can_be_read(service);
+                return Ok(found);
             }
-            // A defect; its text is in the log already.
-            Err(_) => None,
+            Ok(Some(Err(error))) => chain(&error),
+            Ok(None) => "a defect ended it".to_owned(),
+            Err(_) => format!("nothing came for {} s", FIND_TIME_MAX.as_secs_f32()),
+        };
+        let path = file.path.display().to_string();
+        service.set_trouble(READING_TROUBLE, Some(&format!("{path}: {trouble}")));
+        if !self.unreadable.swap(true, Relaxed) {
+            warn!(
+                codex_path = path,
+                codex_error = trouble,
+                "cannot read stored responses, refusing what continues one"
+            );
+        }
+        let message = "The stored response that this request continues cannot be read at present; try again.";
+        Err(Failure::new(FailureKind::OwnLimit, message))
+    }
+
+    fn can_be_read(&self, service: &Service) {
+        if self.unreadable.swap(false, Relaxed) {
+            service.set_trouble(READING_TROUBLE, None);
+            info!("stored responses can be read again");
         }
     }
 
@@ -190,15 +240,16 @@ fn seconds(time: SystemTime) -> u64 {
 /// Writes what is kept into the file in `state`, and deletes what is over, beginning with what an earlier run left, until
 /// [`Responses::close`]. `None` if somebody does already.
 pub fn tend(service: Arc<Service>, state: &Path) -> Option<impl Future<Output = ()> + Send + use<>> {
-    let file = Arc::new(Mutex::new(Holder::new(state.join(FILE))));
-    service.responses().file.set(Arc::clone(&file)).ok()?;
+    let path = state.join(FILE);
+    let file = Shared { holder: Arc::new(Queue::new(Holder::new(path.clone()))), path };
+    service.responses().file.set(file.clone()).ok()?;
     let closing = service.responses().closing.subscribe();
     Some(Tender { service, file, closing, due: None, pause: None }.run())
 }
 
 struct Tender {
     service: Arc<Service>,
-    file: Arc<Mutex<Holder<Store>>>,
+    file: Shared,
     closing: watch::Receiver<bool>,
     /// When the oldest in the file came.
     due: Option<u64>,
@@ -209,10 +260,7 @@ struct Tender {
 impl Tender {
     async fn run(mut self) {
         // What an earlier run left.
-        let left = lock(&self.file).file.exists();
-        if left {
-            self.write().await;
-        }
+        self.write().await;
         loop {
             let responses = self.service.responses();
             let look = self.look();
@@ -249,13 +297,16 @@ impl Tender {
             waiting.forget_old(now_s);
             waiting.entries.iter().map(|(number, entry)| (*number, Arc::clone(entry))).collect()
         };
-        let file = Arc::clone(&self.file);
-        let writing = spawn_blocking(move || {
-            let mut holder = lock(&file);
+        let writing = self.file.with(move |holder| {
             if batch.is_empty() && !holder.file.exists() {
                 return (batch, Ok(None));
             }
             let result = holder.with(|store| {
+                // First what is over, which must not stay for want of room for what is new.
+                let due = store.prune(LIMITS, now_s)?;
+                if batch.is_empty() {
+                    return Ok(due);
+                }
                 let rows =
                     batch.iter().map(|(_, entry)| Row { id: &entry.id, at_s: entry.at_s, sealed: &entry.sealed });
                 store.append(&rows.collect::<Vec<_>>())?;
@@ -263,11 +314,12 @@ impl Tender {
             });
             (batch, result)
         });
-        // The other way is a defect, whose text is in the log already.
-        let Ok((batch, result)) = writing.await else { return };
+        let Some((batch, result)) = writing.await else { return };
         match result {
             Ok(due) => {
-                self.service.responses().waiting().remove_all(batch.iter().map(|(number, _)| *number));
+                let responses = self.service.responses();
+                responses.waiting().remove_all(batch.iter().map(|(number, _)| *number));
+                responses.can_be_read(&self.service);
                 debug!(codex_responses = batch.len(), "responses stored");
                 self.due = due;
                 if self.pause.take().is_some() {
@@ -279,7 +331,7 @@ impl Tender {
                 }
             }
             Err(error) => {
-                let (text, path) = (chain(&error), lock(&self.file).file.display().to_string());
+                let (text, path) = (chain(&error), self.file.path.display().to_string());
                 // Each time, for a reload may have made the state another one.
                 self.service.set_trouble(STORED_TROUBLE, Some(&format!("{path}: {text}")));
                 if self.pause.is_none() {
@@ -295,14 +347,7 @@ impl Tender {
     }
 
     async fn close_file(&mut self) {
-        let file = Arc::clone(&self.file);
-        let closing = spawn_blocking(move || {
-            let mut holder = lock(&file);
-            if holder.is_open() {
-                drop(holder.take());
-            }
-        });
-        drop(closing.await);
+        self.file.with(|holder| drop(holder.take())).await;
     }
 }
 
@@ -335,7 +380,7 @@ mod tests {
     }
 
     async fn find(service: &Service, id: &str) -> Option<Kept> {
-        service.responses().find(service, id, SystemTime::now()).await
+        service.responses().find(service, id, SystemTime::now()).await.unwrap()
     }
 
     /// Runs until all is written, and ends.
@@ -363,7 +408,7 @@ mod tests {
         let tending = tokio::spawn(tend(Arc::clone(&second), dir.path()).unwrap());
         assert_eq!(find(&second, "resp_1").await, Some(kept("SECRET")));
         let later = SystemTime::now() + LIMITS.keep;
-        assert_eq!(second.responses().find(&second, "resp_1", later).await, None);
+        assert_eq!(second.responses().find(&second, "resp_1", later).await, Ok(None));
         second.responses().close();
         tending.await.unwrap();
     }
@@ -410,6 +455,53 @@ mod tests {
         assert!(find(&service, "resp_2").await.is_some() && find(&service, "resp_3").await.is_some());
         put(&service, "resp_4", &kept(&"x".repeat(9 * 1024 * 1024)));
         assert_eq!(find(&service, "resp_4").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_does_not_answer_keeps_nobody_else_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service();
+        let tending = tokio::spawn(tend(Arc::clone(&service), dir.path()).unwrap());
+        // Somebody is at it for as long as they like.
+        let file = Arc::clone(&service.responses().file.get().unwrap().holder);
+        let held = file.lock_owned().await;
+        put(&service, "resp_1", &kept("a"));
+        let state = service.state();
+        let (began, now) = (std::time::Instant::now(), SystemTime::now());
+        let lookups = [1, 2, 3].map(|n| {
+            let service = Arc::clone(&service);
+            tokio::spawn(async move { service.responses().find(&service, &format!("resp_of_old_{n}"), now).await })
+        });
+        for lookup in lookups {
+            assert_eq!(lookup.await.unwrap().unwrap_err().kind, FailureKind::OwnLimit);
+        }
+        assert!(began.elapsed() < 2 * FIND_TIME_MAX, "they waited for one another");
+        assert!(matches!(&*state.borrow(), State::Degraded(why) if why.starts_with(READING_TROUBLE)));
+        assert_eq!(find(&service, "resp_1").await, Some(kept("a")));
+        drop(held);
+        assert_eq!(find(&service, "resp_of_old_1").await, None);
+        assert_eq!(*state.borrow(), State::Ready);
+        service.responses().close();
+        tending.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_over_goes_although_nothing_can_be_added() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        let old = seconds(SystemTime::now() - LIMITS.keep);
+        Store::open(&file).unwrap().append(&[Row { id: "resp_1", at_s: old, sealed: b"x" }]).unwrap();
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        let full = "CREATE TRIGGER full BEFORE INSERT ON responses BEGIN SELECT RAISE(ABORT, 'full'); END";
+        connection.execute_batch(full).unwrap();
+        let service = service();
+        put(&service, "resp_2", &kept("b"));
+        let tending = tend(Arc::clone(&service), dir.path()).unwrap();
+        service.responses().close();
+        tending.await;
+        assert_eq!(find(&service, "resp_2").await, Some(kept("b")), "it waits");
+        let count: i64 = connection.query_row("SELECT count(*) FROM responses", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 0);
     }
 
     #[tokio::test]

@@ -251,6 +251,28 @@ fn a_damaged_file_is_set_aside_and_a_new_one_begun() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_not_a_response_that_is_missing() {
+    let upstream = Upstream::start(|_| chat::say("hello"));
+    let proxy = chat_proxy(&upstream);
+    let id = id_of(&proxy.responses(&ask("hello")));
+    wait_stored(&proxy, 1);
+    let file = file_of(&proxy);
+    let aside = file.with_extension("aside");
+    let proxy = proxy.restarted_after(Signal::SIGTERM, ENV, || {
+        fs::rename(&file, &aside).unwrap();
+        fs::create_dir(&file).unwrap();
+    });
+    let refused = proxy.responses(&ask_on(&id, "more"));
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("proxy_busy")), "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+    let health = proxy.send("GET", "/health", None).unwrap().json();
+    assert_eq!(health["state"], "degraded", "{health}");
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    assert_eq!(proxy.responses(&ask_on(&id, "more")).terminal()["type"], "response.completed");
+}
+
+#[test]
 fn what_an_earlier_run_left_too_long_ago_is_deleted_at_start() {
     let upstream = Upstream::start(|_| chat::say("hello"));
     let proxy = chat_proxy(&upstream);
