@@ -74,6 +74,8 @@ struct Relayed {
     whole: Vec<u8>,
     /// The answer's items, if they are to be stored.
     items: Option<Vec<String>>,
+    /// The host keeps it as well.
+    stored: bool,
 }
 
 /// An answer that has ended, to be stored.
@@ -81,8 +83,8 @@ pub(super) struct Answer<'l> {
     pub(super) id: Cow<'l, str>,
     /// JSON.
     pub(super) items: Vec<&'l str>,
-    /// A host gave it in its own words, and has it under its id.
-    pub(super) relayed: bool,
+    /// A host gave it in its own words, and keeps it under its id.
+    pub(super) stored_there: bool,
 }
 
 impl Line {
@@ -221,6 +223,7 @@ impl Line {
             usage: None,
             whole: Vec::new(),
             items: None,
+            stored: false,
         });
         // Comments say nothing to the client, and the next keep-alive is due as it was.
         let said = relay.frames() > relayed.frames || relay.ended().is_some();
@@ -233,6 +236,7 @@ impl Line {
             relayed.usage = relay.usage();
             relayed.whole = relay.take_whole();
             relayed.items = relay.take_items();
+            relayed.stored = relay.is_stored();
         }
         story.first_event();
         if first {
@@ -301,10 +305,11 @@ impl Line {
         let (ended, answer) = match (&self.relayed, &self.encoder) {
             (Some(relayed), _) => {
                 let items = relayed.items.as_ref()?.iter().map(String::as_str).collect();
-                (relayed.ended.as_ref(), Answer { id: relayed.voice.id().into(), items, relayed: true })
+                let answer = Answer { id: relayed.voice.id().into(), items, stored_there: relayed.stored };
+                (relayed.ended.as_ref(), answer)
             }
             (None, Some(encoder)) => {
-                let answer = Answer { id: encoder.id().into(), items: encoder.stored_output(), relayed: false };
+                let answer = Answer { id: encoder.id().into(), items: encoder.stored_output(), stored_there: false };
                 (encoder.ended(), answer)
             }
             (None, None) => return None,

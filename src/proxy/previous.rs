@@ -144,7 +144,7 @@ impl Keeping {
     /// for: then the client has not seen its end.
     pub(super) fn put(keeping: Option<Self>, service: &Service, line: &Line, story: &Story) {
         let (Some(keeping), Some(answer)) = (keeping, line.answer()) else { return };
-        let host = answer.relayed.then(|| story.host());
+        let host = answer.stored_there.then(|| story.host());
         let items = stored::join([keeping.input.as_str()].into_iter().chain(answer.items.iter().map(|item| &**item)));
         debug!(codex_request_id = line.request_id(), codex_bytes = items.len(), "the response can be continued");
         service.responses().put(service, &answer.id, &Kept { items, host }, SystemTime::now());

@@ -314,7 +314,7 @@ fn a_compacted_conversation_is_continued_from_its_summary() {
 fn host_answer(request: &Recorded) -> Reply {
     let n = request.index;
     let thought = json!({"type": "reasoning", "id": format!("rs_{n}"), "summary": []});
-    responses::answer(&format!("resp_h{n}"), &[thought, message(&format!("msg_{n}"), &format!("ANSWER-{n}"))])
+    responses::stored_answer(&format!("resp_h{n}"), &[thought, message(&format!("msg_{n}"), &format!("ANSWER-{n}"))])
 }
 
 #[test]
@@ -333,6 +333,25 @@ fn a_host_that_has_the_response_is_named_it() {
         (&requests[2].json["previous_response_id"], &requests[2].json["input"]),
         (&json!("resp_of_old"), &json!("WISH-2"))
     );
+}
+
+#[test]
+fn a_host_that_does_not_say_that_it_keeps_responses_is_told_what_was_said() {
+    for more in [json!({}), json!({"store": false}), json!({"store": null})] {
+        let upstream = Upstream::start(move |request| {
+            let n = request.index;
+            responses::answer_with(&format!("resp_h{n}"), &[message("msg_1", &format!("ANSWER-{n}"))], &more)
+        });
+        let proxy = Proxy::start(&relay::config("", &[("native", &upstream)]), ENV);
+        id_of(&proxy.responses(&ask("WISH-0")));
+        id_of(&proxy.responses(&ask_on("resp_h0", "WISH-1")));
+        id_of(&proxy.responses(&ask_on("resp_h1", "WISH-2")));
+        let requests = upstream.exactly(3);
+        assert!(requests[2].json["previous_response_id"].is_null(), "{:#}", requests[2].json);
+        for words in ["WISH-0", "ANSWER-0", "WISH-1", "ANSWER-1", "WISH-2"] {
+            assert!(requests[2].mentions(words), "{words}: {:#}", requests[2].json);
+        }
+    }
 }
 
 #[test]

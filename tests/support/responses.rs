@@ -18,13 +18,27 @@ pub fn catalogue(slug: &str) -> Value {
 
 /// A stream with these items and a complete end.
 pub fn answer(id: &str, items: &[Value]) -> Reply {
+    answer_with(id, items, &json!({}))
+}
+
+/// The same of a host that keeps it.
+pub fn stored_answer(id: &str, items: &[Value]) -> Reply {
+    answer_with(id, items, &json!({"store": true}))
+}
+
+/// The same; the last object has these members, too.
+pub fn answer_with(id: &str, items: &[Value], more: &Value) -> Reply {
     let mut frames = vec![frame(&json!({"type": "response.created", "response": {"id": id}}))];
     for (index, item) in items.iter().enumerate() {
         frames.push(frame(&json!({"type": "response.output_item.done", "output_index": index, "item": item})));
     }
     let usage = json!({"input_tokens": 100, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 20,
         "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 120});
-    frames.push(frame(&json!({"type": "response.completed", "response": {"id": id, "usage": usage}})));
+    let mut response = json!({"id": id, "usage": usage});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        response[key] = value.clone();
+    }
+    frames.push(frame(&json!({"type": "response.completed", "response": response})));
     Reply::sse(&frames)
 }
 

@@ -72,6 +72,8 @@ pub struct Relay {
     blobs: Vec<BlobId>,
     usage: Option<Usage>,
     ended: Option<Ended>,
+    /// Its end said that the host keeps it.
+    stored: bool,
     /// The answer as one object, for a client that does not stream.
     whole: Vec<u8>,
     /// Custom tools that the host was given as functions. `None`: everything passes as it is.
@@ -166,6 +168,7 @@ impl Relay {
             blobs: Vec::new(),
             usage: None,
             ended: None,
+            stored: false,
             whole: Vec::new(),
             calls: Calls::of(names).map(Box::new),
             items: None,
@@ -218,6 +221,14 @@ impl Relay {
     /// Token counts, if the end had any.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    /// Whether the host has said that it keeps the answer, so that a request can name it there. Some take such a request and
+    /// pass over the name, so that all before it would be lost: "accepts
+    /// `previous_response_id`, returns `200`, and then ignores the field" (Blaizzy/mlx-vlm issue 1046); Ollama supports
+    /// "stateless Responses requests" (<https://docs.ollama.com/api/openai-compatibility>; both read 2026-11-21).
+    pub fn is_stored(&self) -> bool {
+        self.stored
     }
 
     /// How many frames with data have come.
@@ -524,6 +535,7 @@ impl Relay {
         if let Some(calls) = &self.calls {
             calls.output(response.output, !incomplete, edits)?;
         }
+        self.stored = response.store.is_some_and(|raw| raw.get() == "true");
         let counts = response.usage.and_then(|raw| Counts::read(raw.get()));
         self.usage = counts.as_ref().map(|counts| counts.usage);
         if let Some(output) = response.output.filter(|_| self.items.as_ref().is_some_and(Vec::is_empty)) {

@@ -67,6 +67,8 @@ pub(super) struct Response<'a> {
     pub(super) output: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) store: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
