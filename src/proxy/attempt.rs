@@ -26,6 +26,7 @@ use crate::{
         compaction::{self, Form},
         refusal::{self, Amends},
         relay::{self, BlobId},
+        stored,
     },
     config::endpoint,
     model::{
@@ -155,7 +156,9 @@ pub(super) async fn attempt(
             }
             Some(Amends::WithoutThoughts) | None => {}
         }
-        if whole.expanded && !asked.expanded && relay::forgets_response(status, &error) {
+        let continues = if asked.expanded { None } else { stored::previous(asked.body) };
+        let forgets = continues.is_some_and(|id| relay::forgets_response(status, &error, &id));
+        if forgets && whole.expanded {
             // It had it once.
             asked = whole;
             continue;
@@ -163,8 +166,10 @@ pub(super) async fn attempt(
         let mut failure =
             codec::decode_error(hop.target.protocol, status, retry_after.as_deref(), &error, SystemTime::now());
         // What is left that cannot be read stands for the conversation; its maker may be another place or account.
-        let only_here = amends == Some(Amends::WithoutBlobs);
-        if let Some(path) = compaction::unreadable(asked.request).filter(|_| only_here) {
+        let only_here = forgets || amends == Some(Amends::WithoutBlobs);
+        if forgets && hop.target.protocol == Protocol::Responses {
+            failure = relay::forgotten(status, &error);
+        } else if let Some(path) = compaction::unreadable(asked.request).filter(|_| only_here) {
             failure.message.push_str(&format!(" `{path}` is {}.", compaction::NOT_READABLE));
         }
         let cannot_compact = match asked.task {

@@ -390,22 +390,34 @@ fn another_host_is_told_what_was_said() {
 
 #[test]
 fn a_host_that_has_forgotten_is_told_what_was_said() {
-    let upstream = Upstream::start(|request| {
-        if request.json["previous_response_id"].is_string() {
-            let words = "Previous response with id 'resp_h0' not found.";
-            return Reply::error(400, "invalid_request_error", "previous_response_not_found", words);
-        }
-        host_answer(request)
-    });
-    let proxy = Proxy::start(&relay::config("", &[("native", &upstream)]), ENV);
-    id_of(&proxy.responses(&ask("WISH-0")));
-    id_of(&proxy.responses(&ask_on("resp_h0", "WISH-1")));
-    let told = &upstream.exactly(3)[2].json;
-    assert!(told["input"].as_array().unwrap().len() == 3 && told["previous_response_id"].is_null(), "{told:#}");
-    // What is known nowhere is the host's to say.
-    let answer = proxy.responses(&ask_on("resp_of_old", "WISH-2"));
-    assert_eq!(answer.status, 400, "{}", answer.text());
-    assert!(answer.text().contains("not found"), "{}", answer.text());
+    type Refuse = fn(&str) -> Reply;
+    let openai: Refuse = |id| {
+        let words = format!("Previous response with id '{id}' not found.");
+        Reply::error(400, "invalid_request_error", "previous_response_not_found", &words)
+    };
+    let vllm: Refuse = |id| {
+        let words = format!("Response with id '{id}' not found.");
+        Reply::json(
+            404,
+            &json!({"error": {"message": words, "type": "invalid_request_error", "param": "response_id", "code": 404}}),
+        )
+    };
+    for refuse in [openai, vllm] {
+        let upstream = Upstream::start(move |request| match request.json["previous_response_id"].as_str() {
+            Some(id) => refuse(id),
+            None => host_answer(request),
+        });
+        let proxy = Proxy::start(&relay::config("", &[("native", &upstream)]), ENV);
+        id_of(&proxy.responses(&ask("WISH-0")));
+        id_of(&proxy.responses(&ask_on("resp_h0", "WISH-1")));
+        let told = &upstream.exactly(3)[2].json;
+        assert!(told["input"].as_array().unwrap().len() == 3 && told["previous_response_id"].is_null(), "{told:#}");
+        // What is known nowhere is the host's to say.
+        let answer = proxy.responses(&ask_on("resp_of_old", "WISH-2"));
+        let text = answer.text();
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!("invalid_request")), "{text}");
+        assert!(text.contains("resp_of_old") && text.contains("not found") && !text.contains("base_url"), "{text}");
+    }
 }
 
 #[test]

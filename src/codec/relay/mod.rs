@@ -23,6 +23,6 @@ mod wire;
 
 pub use blob::{BlobId, blobs_in};
 pub use compaction::{holds_compaction, read_events};
-pub use request::{cannot_compact, encode_request, encode_summary_request, forgets_response, refuses_blobs};
+pub use request::{cannot_compact, encode_request, encode_summary_request, forgets_response, forgotten, refuses_blobs};
 pub use stream::Relay;
 pub use voice::Voice;

@@ -33,11 +33,15 @@ use crate::{
     codec::{
         EncodeError, Encoded, NativeTools, Target, compaction,
         edits::Edits,
+        error::failure_known,
         history::{Losses, path},
         names::Names,
         seal::{self, Sealer},
     },
-    model::request::Origin,
+    model::{
+        failure::{Failure, FailureKind},
+        request::Origin,
+    },
 };
 
 /// The members of the body that may be edited. `null` is a value here: it has a place that can be written to.
@@ -265,11 +269,19 @@ pub fn cannot_compact(status: u16, body: &[u8], object: bool) -> bool {
     }
 }
 
-/// Whether the host says that it does not know the response that the request continues. Seen from OpenAI: 400, code
-/// `previous_response_not_found` (openai/openai-agents-js and others, read 2026-11-21).
-pub fn forgets_response(status: u16, body: &[u8]) -> bool {
+/// Whether the host says that it does not know the response that the request continues, which it was told by `id`. Seen
+/// from OpenAI: 400, code `previous_response_not_found` (openai/openai-agents-js and others); from vLLM and SGLang: 404,
+/// "Response with id 'resp_…' not found." (both read 2026-11-21).
+pub fn forgets_response(status: u16, body: &[u8], id: &str) -> bool {
     let words = String::from_utf8_lossy(&body[..body.len().min(16 * 1024)]).to_ascii_lowercase();
-    matches!(status, 400 | 404 | 422) && (words.contains("previous_response") || words.contains("previous response"))
+    let told = words.contains("previous_response") || words.contains("previous response");
+    let quoted = !id.is_empty() && words.contains(&id.to_ascii_lowercase());
+    matches!(status, 400 | 404 | 422) && (told || quoted)
+}
+
+/// The failure of a request that continues a response which the host [does not know](forgets_response).
+pub fn forgotten(status: u16, body: &[u8]) -> Failure {
+    failure_known(Some(FailureKind::Caller), status, None, &String::from_utf8_lossy(body), None)
 }
 
 fn set_effort(text: &str, reasoning: Option<&RawValue>, effort: &str, edits: &mut Edits<'_>) {
