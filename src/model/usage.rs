@@ -26,6 +26,18 @@ impl Usage {
         self.input.saturating_add(self.output)
     }
 
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            input: self.input.saturating_add(other.input),
+            cached: self.cached.saturating_add(other.cached),
+            cache_write: self.cache_write.saturating_add(other.cache_write),
+            output: self.output.saturating_add(other.output),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
+            estimated: self.estimated || other.estimated,
+        }
+    }
+
     /// A guess from text sizes, for providers that report nothing: four bytes of UTF-8 to a token, rounded up.
     ///
     /// The client decides from `total_tokens` when to compact, so a guess serves it better than zeros; it is

@@ -205,7 +205,10 @@ pub(super) async fn attempt(
         match source.begun(line.streaming && asked.task == Task::Answer) {
             Begun::No => {}
             Begun::Yes => return Ok(source),
-            Begun::Failed(failure) => return Err(failure.into()),
+            Begun::Failed(failure) => {
+                story.wasted(source.usage());
+                return Err(failure.into());
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ pub(super) async fn attempt(
         match attempt::attempt(service, live, line, hop, asked, story).await {
             Ok(source) if source.holds_compaction() => return Ok(source),
             // Some take the trigger for an item they need not know, and answer whatever comes to mind.
-            Ok(_) => {}
+            Ok(source) => story.wasted(source.usage()),
             Err(Miss { cannot_compact: true, .. }) => {}
             Err(miss) => return Err(miss),
         }
@@ -103,6 +103,12 @@ pub(super) async fn attempt(
     }
     let asked = Asked { task: Task::Summary, ..asked };
     let mut source = attempt::attempt(service, live, line, hop, asked, story).await?;
-    source.condense(asked.request.max_output_tokens.is_some())?;
-    Ok(source)
+    let usage = source.usage();
+    match source.condense(asked.request.max_output_tokens.is_some()) {
+        Ok(()) => Ok(source),
+        Err(failure) => {
+            story.wasted(usage);
+            Err(failure.into())
+        }
+    }
 }

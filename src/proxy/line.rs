@@ -331,6 +331,9 @@ impl Line {
             Some(Ended::Completed) => Outcome::Completed,
             Some(Ended::Incomplete(_)) => Outcome::Incomplete,
             Some(Ended::Failed(failure)) => {
+                if let Some(usage) = &usage {
+                    story.costs(usage);
+                }
                 if self.streaming {
                     return story.failed(&failure);
                 }

@@ -25,6 +25,7 @@ use crate::{
         event::{End, Event},
         failure::{Failure, FailureKind},
         request::Origin,
+        usage::Usage,
     },
 };
 
@@ -213,6 +214,17 @@ impl Source {
         self.reading =
             Reading::Translate { framer: Framer::default(), decoder: None, events, looked_at: 0, continuation: None };
         Ok(())
+    }
+
+    /// What the answer costs, as far as the host has said so and it was not handed on.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        match &self.reading {
+            Reading::Translate { events, .. } => events.iter().rev().find_map(|event| match event {
+                Event::Usage(usage) => Some(*usage),
+                _ => None,
+            }),
+            Reading::Relay { relay, .. } => relay.usage(),
+        }
     }
 
     /// Hands on what came since the last time.

@@ -72,6 +72,8 @@ pub(super) struct Story {
     place: Option<Place>,
     /// What the provider says it cost, as far as it has said so.
     usage: Option<Usage>,
+    /// What answers cost that were not passed on, and where.
+    wasted: Vec<(Option<Place>, Usage)>,
     attempts: u32,
     phase: Phase,
     /// The provider answered with a web page.
@@ -103,6 +105,7 @@ impl Story {
             route: String::new(),
             place: None,
             usage: None,
+            wasted: Vec::new(),
             attempts: 0,
             phase: Phase::Request,
             page: false,
@@ -147,6 +150,14 @@ impl Story {
     /// The provider has said what the answer costs.
     pub(super) fn costs(&mut self, usage: &Usage) {
         self.usage = Some(*usage);
+    }
+
+    /// An answer is not passed on, and something else will be tried; it cost this all the same.
+    pub(super) fn wasted(&mut self, usage: Option<Usage>) {
+        if let Some(usage) = usage {
+            self.service.counters().used(&usage);
+            self.wasted.push((self.place.clone(), usage));
+        }
     }
 
     /// The request goes to the provider.
@@ -250,6 +261,9 @@ impl Story {
     fn ended(&mut self, outcome: Outcome) {
         self.told = true;
         self.service.counters().ended(outcome);
+        if let Some(usage) = &self.usage {
+            self.service.counters().used(usage);
+        }
         let live = self.service.live();
         if live.settings.usage.enabled {
             self.service.ledger().record(|| self.row(outcome, &live));
@@ -257,18 +271,25 @@ impl Story {
     }
 
     fn row(&self, outcome: Outcome, live: &Live) -> Row {
-        let priced = |place: &Place, usage: &Usage| {
+        let priced = |place: Option<&Place>, usage: &Usage| {
+            let place = place?;
             // Nobody is paid for the demo, whatever a price for all names says.
             let price = live.settings.prices.find(&place.provider, &place.model, &self.model);
             let price = price.filter(|_| place.provider != demo::MODEL)?;
-            Some((price.cost(usage), live.settings.prices.currency.clone()))
+            Some(price.cost(usage))
         };
+        let answers = || {
+            let wasted = self.wasted.iter().map(|(place, usage)| (place.as_ref(), usage));
+            wasted.chain(self.usage.iter().map(|usage| (self.place.as_ref(), usage)))
+        };
+        // Known only if all of it is.
+        let cost = answers().map(|(place, usage)| priced(place, usage)).reduce(|a, b| Some(a?.saturating_add(b?)));
         Row {
             at_s: self.came.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             request_id: self.request_id.clone(),
             model: self.model.clone(),
             place: self.place.clone(),
-            usage: self.usage,
+            usage: answers().map(|(_, usage)| *usage).reduce(Usage::plus),
             first_after: self.first_event_after,
             duration: self.began.elapsed(),
             attempts: self.attempts,
@@ -279,7 +300,7 @@ impl Story {
                 Outcome::Failed(kind) => End::Failed(kind),
                 Outcome::ClientGone => End::ClientGone,
             },
-            cost: self.place.as_ref().zip(self.usage.as_ref()).and_then(|(place, usage)| priced(place, usage)),
+            cost: cost.flatten().map(|micro| (micro, live.settings.prices.currency.clone())),
         }
     }
 
@@ -334,9 +355,6 @@ impl Story {
     pub(super) fn finished(&mut self, outcome: Outcome, usage: Option<&Usage>) {
         self.usage = usage.copied();
         self.ended(outcome);
-        if let Some(usage) = usage {
-            self.service.counters().used(usage);
-        }
         info!(
             codex_request_id = self.request_id,
             codex_model = self.model,

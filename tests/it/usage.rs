@@ -22,11 +22,13 @@ use serde_json::{Value, json};
 
 use crate::{
     ctl::Done,
+    relay,
     support::{
         chat::Chat,
         events::DEADLINE,
         http,
         proxy::{Proxy, Setup},
+        responses::{answer, frame, message},
         scratch,
         upstream::{Cut, Reply, Upstream},
     },
@@ -87,6 +89,52 @@ fn told(done: Done) -> String {
 
 const COLUMNS: &str = "model, provider, upstream_model, protocol, input, cached, output, reasoning, estimated, attempts, \
                        outcome, failure, cost_micro, currency";
+
+#[test]
+fn what_an_answer_cost_that_was_thrown_away_is_counted() {
+    let called = || Chat::new().call("c", "run", &json!({})).finish("tool_calls").usage(100, 20).done().reply();
+    let failed = || {
+        let error = json!({"error": {"message": "boom", "code": 500}});
+        Chat::new().text("half").usage(7, 1).data(error).reply()
+    };
+    let summary = || Chat::new().text("SUMMARY").finish("stop").usage(50, 5).done().reply();
+    let upstream = Upstream::sequence(vec![called(), failed(), summary()]);
+    let prices = "[prices]\ncurrency = 'EUR'\n[prices.\"up/deepseek-v4-pro\"]\ninput = 3\noutput = 15\n";
+    let setup = Setup { more: prices.to_owned(), ..Setup::default() };
+    let mut proxy = setup.start(&upstream);
+    let mut body = ask("work");
+    body["input"] = json!([{"role": "user", "content": "go"}, {"type": "compaction_trigger"}]);
+    assert_eq!(proxy.responses(&body).terminal()["response"]["usage"]["total_tokens"], 55);
+    assert_eq!(metric(&proxy, "input_tokens_total"), 157);
+    stop(&mut proxy);
+    let row = query(&file_of(&proxy), "SELECT input, output, attempts, outcome, cost_micro FROM requests").remove(0);
+    let numbers = [157, 26, 3].map(Sql::Integer);
+    assert_eq!((&row[..3], &row[3]), (numbers.as_slice(), &Sql::Text("completed".to_owned())));
+    assert_eq!(row[4], Sql::Integer(157 * 3 + 26 * 15));
+}
+
+#[test]
+fn what_a_relayed_failure_cost_is_counted() {
+    let usage = json!({"input_tokens": 40, "output_tokens": 2, "total_tokens": 42});
+    let end = json!({"type": "response.failed", "response": {"id": "resp_1", "status": "failed", "usage": usage,
+        "error": {"code": "server_error", "message": "no"}}});
+    let item = json!({"type": "response.output_item.done", "output_index": 0, "item": message("msg_1", "half")});
+    let begun = [frame(&item), frame(&end)];
+    let compaction = json!({"id": "resp_2", "object": "response.compaction", "output": [message("msg_2", "no")],
+        "usage": {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}});
+    let upstream = Upstream::sequence(vec![
+        Reply::sse(&begun),
+        Reply::json(200, &compaction),
+        answer("resp_3", &[message("msg_3", "SUMMARY")]),
+    ]);
+    let mut proxy = Proxy::start(&relay::config("", &[("native", &upstream)]), &[("UP_KEY", "sk-test-upstream")]);
+    assert_eq!(proxy.responses(&ask("work")).terminal()["type"], "response.failed");
+    let body = json!({"model": "work", "input": "go"});
+    assert_eq!(proxy.send("POST", "/v1/responses/compact", Some(&body)).unwrap().status, 200);
+    stop(&mut proxy);
+    let rows = query(&file_of(&proxy), "SELECT input, output FROM requests ORDER BY id");
+    assert_eq!(rows, [[40, 2], [200, 40]].map(|row| row.map(Sql::Integer).to_vec()));
+}
 
 #[test]
 fn every_exchange_is_one_row_however_it_ends() {
