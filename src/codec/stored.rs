@@ -87,6 +87,12 @@ struct Input<'a> {
     input: Option<&'a RawValue>,
 }
 
+/// Whether the input of a valid body is short enough to be kept.
+pub fn fits(body: &[u8]) -> bool {
+    let input = serde_json::from_slice::<Input<'_>>(body).ok().and_then(|body| body.input);
+    input.is_some_and(|input| input.get().len() <= KEPT_BYTES_MAX)
+}
+
 /// The input of a valid body as elements of a JSON array.
 pub fn elements(body: &[u8]) -> Option<String> {
     let input = serde_json::from_slice::<Input<'_>>(body).ok()?.input?;
@@ -196,6 +202,8 @@ mod tests {
         assert_eq!(of(r#"{"input":[]}"#).as_deref(), Some(""));
         assert_eq!(of("{}"), None);
         assert_eq!(join(["", "1", "", "2, 3"]), "1,2, 3");
+        let long = format!("{{\"input\":\"{}\"}}", "x".repeat(KEPT_BYTES_MAX));
+        assert!(fits(b"{\"input\":[]}") && !fits(b"{}") && !fits(long.as_bytes()));
     }
 
     #[test]

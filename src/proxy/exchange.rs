@@ -64,7 +64,7 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     };
     #[cfg(feature = "test-faults")]
     super::testfault::in_exchange(&parts.headers);
-    let previous = match line.during(Previous::of(&service, &whole.bytes)).await {
+    let previous = match line.during(Previous::of(&service, &live, &whole.bytes)).await {
         Ok(Ok(previous)) => previous,
         Ok(Err(failure)) | Err(failure) => return line.fail(failure, &mut story),
     };
@@ -94,7 +94,7 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
     if !matches!(&choice, Choice::Routes(hops) if hops.iter().all(passes)) {
         story.lost(&decoded.losses);
     }
-    let keeping = Keeping::of(task, &request, body, &previous);
+    let keeps = Keeping::is_due(task, &request, body, &previous);
     let echo = compaction::prepare(task, &mut request, body, decoded.echo);
     line.begin(&request, echo, service.sealer());
 
@@ -105,6 +105,8 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
                 Ok(events) => line.forward(events, &mut story),
                 Err(failure) => return line.fail(failure, &mut story),
             }
+            drop(request);
+            let keeping = keeps.then(|| Keeping::of(task, whole, previous));
             Keeping::put(keeping, &service, &line, &story);
             return line.finish(&mut story);
         }
@@ -123,10 +125,14 @@ pub async fn exchange(service: Arc<Service>, request: Request<Incoming>, request
         Err(failure) => return line.fail(failure, &mut story),
     };
     story.answers();
-    // From here on nothing is tried again, so the request itself is not needed any more.
+    // From here on nothing is tried again, so the request itself is needed only if it is to be stored.
     drop(request);
-    drop(previous);
-    drop(whole);
+    let keeping = if keeps {
+        Some(Keeping::of(task, whole, previous))
+    } else {
+        drop((previous, whole));
+        None
+    };
 
     loop {
         source.forward(&mut line, &mut story, &service);

@@ -5,15 +5,18 @@
 //!                      └─► named, not found ─► hosts that speak Responses may know it, else a refusal
 //! … the answer's end is forwarded ── Keeping::put ──► stored.rs
 //! ```
+//! What a stored response adds to a body has its share of the memory set aside for bodies, too.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use super::{
+    body::Whole,
     line::Line,
     route::{Choice, Hop},
-    service::Service,
+    service::{Live, Service},
     stored::LIMITS,
     story::Story,
 };
@@ -23,9 +26,12 @@ use crate::{
         compaction::Form,
         responses::request::{InvalidRequest, decode_request},
         seal::Sealer,
-        stored::{self, Host, KEPT_BYTES_MAX, Kept},
+        stored::{self, Host, Kept},
     },
-    model::{failure::Failure, request::Request},
+    model::{
+        failure::{Failure, FailureKind},
+        request::Request,
+    },
 };
 
 /// What a request continues.
@@ -40,18 +46,21 @@ pub(super) enum Previous {
         host: Option<Host>,
         /// The request's body with all that was said before in it.
         body: Vec<u8>,
+        /// Its share of memory.
+        _share: OwnedSemaphorePermit,
     },
 }
 
 impl Previous {
     /// Looks for what the body names.
-    pub(super) async fn of(service: &Service, body: &[u8]) -> Result<Self, Failure> {
-        let Some(id) = stored::previous(body) else { return Ok(Self::Nothing) };
+    pub(super) async fn of(service: &Service, live: &Live, came: &[u8]) -> Result<Self, Failure> {
+        let Some(id) = stored::previous(came) else { return Ok(Self::Nothing) };
         let Some(kept) = service.responses().find(service, &id, SystemTime::now()).await? else {
             return Ok(Self::Unknown(id));
         };
-        Ok(match stored::expand(body, &kept.items) {
-            Some(body) => Self::Known { host: kept.host, body },
+        let share = share(live, came.len(), came.len() + kept.items.len())?;
+        Ok(match stored::expand(came, &kept.items) {
+            Some(body) => Self::Known { host: kept.host, body, _share: share },
             // Whoever reads it will say what is wrong with it.
             None => Self::Nothing,
         })
@@ -117,27 +126,47 @@ pub(super) fn asked_of<'r, 'a>(asked: Asked<'r, 'a>, hop: &Hop) -> Asked<'r, 'a>
     }
 }
 
+/// A share of the memory set aside for bodies, for one who holds `held` bytes of it: who held some and waited for more could
+/// wait for another who does so, too.
+fn share(live: &Live, held: usize, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+    let bytes_max = live.settings.proxy.bodies_in_flight_bytes_max;
+    if held + bytes > bytes_max {
+        let message = format!(
+            "With the response that it continues, the request is larger than {bytes_max} bytes \
+             (`proxy.bodies_in_flight_bytes_max`). Start a new thread, or raise the limit."
+        );
+        return Err(Failure::new(FailureKind::Caller, message));
+    }
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    Arc::clone(&live.body_limits().in_flight).try_acquire_many_owned(permits).map_err(|_| {
+        let message = "The requests under way take all of the memory set aside for them; try again.";
+        Failure::new(FailureKind::OwnLimit, message)
+    })
+}
+
 /// What is to be stored of an exchange, before its answer is there.
 pub(super) struct Keeping {
-    /// The conversation up to the answer.
-    input: String,
+    /// What was said before the answer: the request, and what it continues, with their shares of memory. `None`: the
+    /// answer takes the place of all of it.
+    before: Option<(Whole, Previous)>,
 }
 
 impl Keeping {
-    /// `None`: nothing, because the client does not want it, or what came before is not known here, or it is too long.
+    /// False: nothing is, because the client does not want it, or what came before is not known here, or it is too long.
     /// `body`: the whole request.
-    pub(super) fn of(task: Task, request: &Request<'_>, body: &[u8], previous: &Previous) -> Option<Self> {
-        if !request.store || matches!(previous, Previous::Unknown(_)) {
-            return None;
-        }
-        let input = match task {
-            Task::Answer => stored::elements(body)?,
-            // It takes the place of all that was said.
-            Task::Compaction(Form::Item) => String::new(),
+    pub(super) fn is_due(task: Task, request: &Request<'_>, body: &[u8], previous: &Previous) -> bool {
+        let fits = match task {
+            Task::Answer => stored::fits(body),
+            Task::Compaction(Form::Item) => true,
             // It has no id to be continued by.
-            Task::Compaction(Form::Object) | Task::Summary => return None,
+            Task::Compaction(Form::Object) | Task::Summary => false,
         };
-        (input.len() <= KEPT_BYTES_MAX).then_some(Self { input })
+        request.store && !matches!(previous, Previous::Unknown(_)) && fits
+    }
+
+    /// Keeps what was said before the answer.
+    pub(super) fn of(task: Task, whole: Whole, previous: Previous) -> Self {
+        Self { before: (task == Task::Answer).then_some((whole, previous)) }
     }
 
     /// Stores the answer that `line` has forwarded, if it is one, and if that is wanted. Call it before anything is waited
@@ -145,7 +174,10 @@ impl Keeping {
     pub(super) fn put(keeping: Option<Self>, service: &Service, line: &Line, story: &Story) {
         let (Some(keeping), Some(answer)) = (keeping, line.answer()) else { return };
         let host = answer.stored_there.then(|| story.host());
-        let items = stored::join([keeping.input.as_str()].into_iter().chain(answer.items.iter().map(|item| &**item)));
+        let before = keeping.before.as_ref();
+        let input = before.and_then(|(whole, previous)| stored::elements(previous.body(&whole.bytes)));
+        let input = input.unwrap_or_default();
+        let items = stored::join([input.as_str()].into_iter().chain(answer.items.iter().map(|item| &**item)));
         debug!(codex_request_id = line.request_id(), codex_bytes = items.len(), "the response can be continued");
         service.responses().put(service, &answer.id, &Kept { items, host }, SystemTime::now());
     }

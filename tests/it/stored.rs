@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use super::relay;
 use crate::support::{
     chat::{self, Chat},
-    events::{self, DEADLINE},
+    events::{self, DEADLINE, Gate},
     gemini,
-    http::Answer,
+    http::{self, Answer},
     messages::{self, Messages},
     proxy::{Proxy, Setup},
     responses::{self, message},
-    upstream::{Recorded, Reply, Upstream},
+    upstream::{Recorded, Reply, Step, Upstream},
 };
 
 const KEY: &str = "sk-test-upstream-key";
@@ -286,6 +286,42 @@ fn what_an_earlier_run_left_too_long_ago_is_deleted_at_start() {
     wait_stored(&proxy, 1);
     assert_unknown(&proxy.responses(&ask_on(&ids[0], "more")), &ids[0]);
     proxy.responses(&ask_on(&ids[1], "more")).terminal();
+}
+
+#[test]
+fn what_is_continued_counts_among_the_bodies_in_flight() {
+    let gate = Gate::closed();
+    let upstream = Upstream::start({
+        let gate = gate.clone();
+        move |request| match request.index {
+            1 => Chat::new().text("slow").open().then(Step::Wait(gate.clone())).end(),
+            _ => chat::say("hello"),
+        }
+    });
+    let limits = "[proxy]\nbody_bytes_max = 1000000\nbodies_in_flight_bytes_max = 1000000\n";
+    let config = format!("{limits}{}", provider("chat", &upstream.base_url(), "gpt-4.1"));
+    let proxy = Proxy::start(&config, ENV);
+    let id = id_of(&proxy.responses(&ask(&"x".repeat(600_000))));
+    let bearer = format!("Bearer {}", proxy.token());
+    let headers = [("authorization", bearer.as_str())];
+    let first = http::open(proxy.address(), "POST", "/v1/responses", &headers, Some(&ask_on(&id, "one"))).unwrap();
+    upstream.wait_requests(2, DEADLINE);
+    let refused = proxy.responses(&ask_on(&id, "two"));
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("proxy_busy")), "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+    drop(first);
+    upstream.wait_closed(1, DEADLINE);
+    // What was taken is given back.
+    let id = id_of(&proxy.responses(&ask_on(&id, "two")));
+    // What can never fit is not put off.
+    let refused = proxy.responses(&ask_on(&id, &"y".repeat(300_000)));
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["code"]),
+        (400, &json!("invalid_request")),
+        "{}",
+        refused.text()
+    );
+    assert!(refused.text().contains("bodies_in_flight_bytes_max"));
 }
 
 #[test]
