@@ -251,7 +251,11 @@ impl Reader {
     pub fn new(target: &Target, names: Names, identity: &Identity, streaming: bool, input_bytes: u64) -> Self {
         let seed = &identity.stem;
         let decoder = match target.protocol {
-            Protocol::Responses => return Self::Relay(Box::new(Relay::new(identity, names, streaming))),
+            Protocol::Responses => {
+                let mut relay = Relay::new(identity, names, streaming);
+                relay.set_input_bytes(input_bytes);
+                return Self::Relay(Box::new(relay));
+            }
             Protocol::Chat => StreamDecoder::Chat(chat::StreamDecoder::new(target, names, seed, input_bytes)),
             Protocol::Messages => {
                 StreamDecoder::Messages(messages::StreamDecoder::new(target, names, seed, input_bytes))

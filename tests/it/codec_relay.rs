@@ -258,7 +258,8 @@ fn the_answer_begins_with_its_first_item() {
 fn whole_bodies() {
     let body = json!({"id": "resp_9", "object": "response", "created_at": 7, "status": "completed", "model": "m",
         "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hi"}]}],
-        "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}});
+        "usage": {"input_tokens": 1, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 3}});
     let pretty = serde_json::to_string_pretty(&body).unwrap();
     // Asked for one object: it passes as it came.
     let mut one = relay(false);
@@ -298,6 +299,52 @@ fn whole_bodies() {
 }
 
 #[test]
+fn usage_is_complete_and_nothing_else_of_the_end_changes() {
+    let frame = |usage: &str| {
+        let said = r#"{"type":"message","content":[{"type":"output_text","text":"12345678"}]}"#;
+        let thought = r#"{"type":"reasoning","summary":[{"type":"summary_text","text":"1234"}]}"#;
+        let call = r#"{"type":"function_call","arguments":"{\"a\":1}"}"#;
+        format!(
+            "event: response.completed\ndata: {{\"type\":\"response.completed\", \"response\":{{{usage} \"id\":\"resp_1\",\"output\":[{said}, {thought}, {call}],\"x\":[ 1]}}}}\n\n"
+        )
+    };
+    let inputs = r#""input_tokens_details":{"cached_tokens":0,"cache_write_tokens":0}"#;
+    let outputs = r#""output_tokens_details":{"reasoning_tokens":0}"#;
+    // 15 bytes said, 4 thought, 40 asked.
+    let guess = format!(
+        r#"{{"input_tokens":10,{inputs},"output_tokens":5,"output_tokens_details":{{"reasoning_tokens":1}},"total_tokens":15,"estimated":true}}"#
+    );
+    let some = r#""input_tokens":7,"output_tokens":2, "total_tokens":9"#;
+    for (usage, expected) in [
+        (String::new(), format!(r#""usage":{guess},"#)),
+        (r#""usage": null,"#.to_owned(), format!(r#""usage": {guess},"#)),
+        (r#""usage":{},"#.to_owned(), format!(r#""usage":{guess},"#)),
+        (format!(r#""usage":{{{some}}},"#), format!(r#""usage":{{{inputs},{outputs},{some}}},"#)),
+        (
+            format!(r#""usage":{{{some},"output_tokens_details":null,"input_tokens_details":{{"cached_tokens":3}}}},"#),
+            format!(
+                r#""usage":{{{some},"output_tokens_details":{{"reasoning_tokens":0}},"input_tokens_details":{{"cached_tokens":3}}}},"#
+            ),
+        ),
+    ] {
+        let mut relay = relay(true);
+        relay.set_input_bytes(40);
+        let (out, relay) = relayed_by(relay, &[frame(&usage).as_bytes()]);
+        assert_eq!(out, frame(&expected));
+        let counted = relay.usage().unwrap();
+        let expected = if counted.estimated { (10, 5, 1) } else { (7, 2, 0) };
+        assert_eq!((counted.input, counted.output, counted.reasoning), expected, "{usage}");
+    }
+    // Nothing at all is there, and what was said was told before.
+    let item = r#"{"type":"response.output_item.done","item":{"type":"message","content":[{"type":"output_text","text":"12345678"}]}}"#;
+    let least = format!("data: {item}\n\ndata: {{\"type\":\"response.completed\",\"response\":{{}}}}\n\n");
+    let (out, relay) = relayed(&[least.as_bytes()]);
+    let end = the_end(&out, "least");
+    assert!(end["response"]["id"] == "resp_0123" && end["response"]["usage"]["output_tokens"] == 2, "{end}");
+    assert!(relay.usage().unwrap().estimated);
+}
+
+#[test]
 fn what_is_opaque_is_named_as_it_passes() {
     let case = cases().into_iter().find(|case| case.name == "thoughts-text-call").unwrap();
     let (_, mut relay) = relayed(&[&case.body]);
@@ -306,6 +353,14 @@ fn what_is_opaque_is_named_as_it_passes() {
     let blob = done.filter_map(|event| event["item"]["encrypted_content"].as_str()).next().unwrap();
     assert_eq!(relay.take_blobs(), [BlobId::of(blob.as_bytes())]);
     assert_eq!(relay.take_blobs(), []);
+}
+
+#[test]
+fn what_is_opaque_in_the_end_alone_is_named_as_well() {
+    let item = json!({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"});
+    let end = json!({"type": "response.completed", "response": {"id": "resp_1", "output": [item]}});
+    let (_, mut relay) = relayed(&[format!("data: {end}\n\n").as_bytes()]);
+    assert_eq!(relay.take_blobs(), [BlobId::of(b"gAAA")]);
 }
 
 proptest! {

@@ -90,7 +90,8 @@ fn the_answer_is_what_the_host_said_and_the_host_is_told_what_the_client_said() 
 #[test]
 fn one_object_for_who_asks_for_one() {
     let whole = json!({"id": "resp_9", "object": "response", "status": "completed", "model": "m", "output": [],
-        "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}, "also": [1]});
+        "usage": {"input_tokens": 1, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 3}, "also": [1]});
     let reply = Reply::json(200, &whole);
     let upstream = Upstream::start(move |_| reply.clone());
     let proxy = start("", &[("native", &upstream)]);

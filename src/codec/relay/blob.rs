@@ -30,16 +30,18 @@ impl BlobId {
 
     /// Names every `encrypted_content` that stands anywhere in JSON text.
     pub(super) fn all_in(json: &[u8], found: &mut Vec<Self>) {
-        const KEY: &[u8] = b"\"encrypted_content\"";
-        // Within a string its quotes would be escaped, so this is always a key, or a string that no colon follows.
-        for at in memmem::find_iter(json, KEY) {
-            let rest = json[at + KEY.len()..].trim_ascii_start();
-            let Some(rest) = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start) else { continue };
-            if let Some(text) = string(rest).filter(|text| !text.is_empty()) {
-                found.push(Self::of(&text));
-            }
-        }
+        let texts = strings(json, b"\"encrypted_content\"").filter(|text| !text.is_empty());
+        found.extend(texts.map(|text| Self::of(&text)));
     }
+}
+
+/// Every string of a key, which is given in quotes, that stands anywhere in JSON text; without quotes and escapes.
+pub(super) fn strings<'j>(json: &'j [u8], key: &'j [u8]) -> impl Iterator<Item = Cow<'j, [u8]>> {
+    // Within a string its quotes would be escaped, so this is always a key, or a string that no colon follows.
+    memmem::find_iter(json, key).filter_map(move |at| {
+        let rest = json[at + key.len()..].trim_ascii_start().strip_prefix(b":")?;
+        string(rest.trim_ascii_start())
+    })
 }
 
 /// The names of every `encrypted_content` in a body.

@@ -25,7 +25,7 @@ use super::{
     blob::BlobId,
     calls::{Calls, Part, Turned},
     voice::Voice,
-    wire::{Counts, Details, Event, Response, number, string, worth_keeping},
+    wire::{Counts, Details, Event, Response, number, said_bytes, string, told_bytes, worth_keeping},
 };
 use crate::{
     codec::{
@@ -70,6 +70,10 @@ pub struct Relay {
     after_cr: bool,
     frames: u64,
     blobs: Vec<BlobId>,
+    /// Of the request, for a guess of what it cost.
+    input_bytes: u64,
+    /// Of what items say that were told as done.
+    item_bytes: u64,
     usage: Option<Usage>,
     ended: Option<Ended>,
     /// Its end said that the host keeps it.
@@ -166,6 +170,8 @@ impl Relay {
             after_cr: false,
             frames: 0,
             blobs: Vec::new(),
+            input_bytes: 0,
+            item_bytes: 0,
             usage: None,
             ended: None,
             stored: false,
@@ -197,6 +203,11 @@ impl Relay {
         Ok(())
     }
 
+    /// Takes the size of the request's body, from which its cost is guessed if the host does not tell it.
+    pub fn set_input_bytes(&mut self, bytes: u64) {
+        self.input_bytes = bytes;
+    }
+
     /// Keeps the answer's items, for [`Self::take_items`].
     pub fn keep_items(&mut self) {
         self.items = Some(Vec::new());
@@ -218,7 +229,7 @@ impl Relay {
         self.ended.as_ref()
     }
 
-    /// Token counts, if the end had any.
+    /// Token counts: the host's, or a guess if it ended well and told none.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
     }
@@ -354,14 +365,24 @@ impl Relay {
             Kind::Opening | Kind::Other => {}
             Kind::Call(part) => {
                 self.begun = true;
-                if part == Part::Done && memmem::find(data, b"encrypted_content").is_some() {
-                    BlobId::all_in(data, &mut self.blobs);
+                if part == Part::Done {
+                    self.item_bytes += told_bytes(data);
+                    if memmem::find(data, b"encrypted_content").is_some() {
+                        self.note_blobs(data);
+                    }
                 }
                 return Seen::Call(part);
             }
             Kind::Part => self.begun = true,
         }
         Seen::Pass
+    }
+
+    fn note_blobs(&mut self, json: &[u8]) {
+        let mut found = Vec::new();
+        BlobId::all_in(json, &mut found);
+        found.retain(|blob| !self.blobs.contains(blob));
+        self.blobs.append(&mut found);
     }
 
     /// The frames that stand in the place of one; `None`: the frame itself.
@@ -503,28 +524,38 @@ impl Relay {
                     // Nothing follows that would show whether the CR was all of the line's end.
                     out.extend(frame.ends_with(b"\r").then_some(b'\n'));
                 }
-                Cow::Owned(data) => {
-                    out.extend_from_slice(format!("event: {kind}\ndata: ").as_bytes());
-                    out.extend(data.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
-                    out.extend_from_slice(b"\n\n");
-                }
+                Cow::Owned(data) => match &marks.data {
+                    Some(old) if marks.lines == 1 => {
+                        out.extend_from_slice(&frame[..old.start]);
+                        out.extend_from_slice(data.as_bytes());
+                        out.extend_from_slice(&frame[old.end..]);
+                        out.extend(frame.ends_with(b"\r").then_some(b'\n'));
+                    }
+                    Some(_) | None => {
+                        out.extend_from_slice(format!("event: {kind}\ndata: ").as_bytes());
+                        out.extend(data.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r')));
+                        out.extend_from_slice(b"\n\n");
+                    }
+                },
             }
             ended
         } else {
             let mut edits = Edits::new(raw.get());
             let ended = self.complete(raw.get(), &response, incomplete, &mut edits)?;
             self.whole = edits.apply().into_owned().into_bytes();
-            BlobId::all_in(&self.whole, &mut self.blobs);
             ended
         };
+        // Some tell their items here only.
+        self.note_blobs(raw.get().as_bytes());
         self.voice.next += 1;
         self.begun = true;
         self.ended = Some(ended);
         Ok(())
     }
 
-    /// Puts into a response object all that the client's parser insists on, and says how it ended. Observed of Codex: `id`
-    /// must be there; usage must be absent or complete, or the whole turn is asked for again, five times.
+    /// Puts into a response object all that clients' parsers insist on, and says how it ended. Observed of Codex: `id` must
+    /// be there; usage must be absent or complete, or the whole turn is asked for again, five times; without usage it does
+    /// not know when to compact. The official openai package wants the details in it.
     fn complete(
         &mut self,
         object: &str,
@@ -536,20 +567,26 @@ impl Relay {
             calls.output(response.output, !incomplete, edits)?;
         }
         self.stored = response.store.is_some_and(|raw| raw.get() == "true");
-        let counts = response.usage.and_then(|raw| Counts::read(raw.get()));
-        self.usage = counts.as_ref().map(|counts| counts.usage);
+        let counts = response.usage.and_then(|raw| Some((raw, Counts::read(raw.get())?)));
+        let usage = counts.as_ref().map_or_else(|| self.guess(response), |(_, counts)| counts.usage);
+        self.usage = Some(usage);
         if let Some(output) = response.output.filter(|_| self.items.as_ref().is_some_and(Vec::is_empty)) {
             self.keep_output(output)?;
         }
-        if let Some(raw) = response.usage
-            && counts.is_none_or(|counts| !counts.complete)
-        {
-            edits.replace(raw, self.usage.map_or("null".to_owned(), |usage| written(|out| write_usage(out, &usage))));
-        }
+        let mut missing = Vec::new();
         match response.id {
             Some(id) if string(id).is_some() => {}
             Some(id) => edits.replace(id, written(|out| write_json(out, self.voice.id.as_str()))),
-            None => edits.insert(object, &written(|out| write_member(out, "id", self.voice.id.as_str()))),
+            None => missing.push(written(|out| write_member(out, "id", self.voice.id.as_str()))),
+        }
+        let told = || written(|out| write_usage(out, &usage));
+        match (counts, response.usage) {
+            (Some((raw, counts)), _) if counts.complete => counts.add_details(raw.get(), edits),
+            (_, Some(raw)) => edits.replace(raw, told()),
+            (_, None) => missing.push(format!("\"usage\":{}", told())),
+        }
+        if !missing.is_empty() {
+            edits.insert(object, &missing.join(","));
         }
         Ok(if incomplete {
             let reason = response.incomplete_details.and_then(|raw| {
@@ -563,6 +600,14 @@ impl Relay {
         } else {
             Ended::Completed
         })
+    }
+
+    /// What the answer may have cost.
+    fn guess(&self, response: &Response<'_>) -> Usage {
+        let (said, thought) = response.output.map(said_bytes).unwrap_or_default();
+        // Some leave the items out that they have told.
+        let said = if said + thought == 0 { self.item_bytes } else { said };
+        Usage::estimate(self.input_bytes, said, thought)
     }
 
     /// A stream for what came in one piece.

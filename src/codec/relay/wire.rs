@@ -7,9 +7,13 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
-use crate::{codec::write::one_line, model::usage::Usage};
+use super::blob::strings;
+use crate::{
+    codec::{edits::Edits, write::one_line},
+    model::usage::Usage,
+};
 
 /// For a member whose place matters: `null` is a value.
 pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
@@ -65,7 +69,7 @@ pub(super) struct Response<'a> {
     pub(super) incomplete_details: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) output: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     pub(super) usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) store: Option<&'a RawValue>,
@@ -78,21 +82,23 @@ pub(super) struct Details<'a> {
 }
 
 /// Token counts as a host gave them.
-pub(super) struct Counts {
+pub(super) struct Counts<'a> {
     pub(super) usage: Usage,
-    /// The client's parser takes them as they stand.
+    /// The client's parser takes them as they stand, but for details that are missing.
     pub(super) complete: bool,
+    input_details: Option<&'a RawValue>,
+    output_details: Option<&'a RawValue>,
 }
 
-impl Counts {
+impl<'a> Counts<'a> {
     /// `None` if they say nothing.
-    pub(super) fn read(json: &str) -> Option<Self> {
+    pub(super) fn read(json: &'a str) -> Option<Self> {
         let wire: Wire<'_> = serde_json::from_str(json).ok()?;
         let total = number(wire.total_tokens);
         let (input, output) = (number(wire.input_tokens), number(wire.output_tokens));
-        // Details may be missing; if they are there, the client wants the one number.
+        // If details are there, the client wants the one number.
         let whole = |raw: Option<&RawValue>, of: fn(&DetailsWire<'_>) -> Option<u64>| {
-            raw.is_none_or(|raw| serde_json::from_str(raw.get()).is_ok_and(|details| of(&details).is_some()))
+            raw.is_none_or(|raw| is_null(raw) || serde_json::from_str(raw.get()).is_ok_and(|it| of(&it).is_some()))
         };
         let complete = input.is_some()
             && output.is_some()
@@ -114,8 +120,51 @@ impl Counts {
             reasoning: number(of_output.reasoning_tokens).unwrap_or(0),
             estimated: false,
         };
-        Some(Self { usage, complete })
+        let (input_details, output_details) = (wire.input_tokens_details, wire.output_tokens_details);
+        Some(Self { usage, complete, input_details, output_details })
     }
+
+    /// Puts the details that are missing into the counts, `object`, which were [read](Self::read) from it.
+    pub(super) fn add_details(&self, object: &str, edits: &mut Edits<'_>) {
+        let mut missing = Vec::new();
+        for (details, key, zeros) in [
+            (self.input_details, "input_tokens_details", r#"{"cached_tokens":0,"cache_write_tokens":0}"#),
+            (self.output_details, "output_tokens_details", r#"{"reasoning_tokens":0}"#),
+        ] {
+            match details {
+                None => missing.push(format!("\"{key}\":{zeros}")),
+                Some(null) if is_null(null) => edits.replace(null, zeros),
+                Some(_) => {}
+            }
+        }
+        if !missing.is_empty() {
+            edits.insert(object, &missing.join(","));
+        }
+    }
+}
+
+pub(super) fn is_null(raw: &RawValue) -> bool {
+    raw.get() == "null"
+}
+
+/// Bytes of the texts and calls in an item, without reading it.
+pub(super) fn told_bytes(item: &[u8]) -> u64 {
+    let keys = [&b"\"text\""[..], b"\"refusal\"", b"\"arguments\"", b"\"input\""];
+    keys.into_iter().flat_map(|key| strings(item, key)).map(|text| text.len() as u64).sum()
+}
+
+/// Bytes of what an answer's items say, calls included, and of thoughts as far as they are shown.
+pub(super) fn said_bytes(output: &RawValue) -> (u64, u64) {
+    let length = |text: &Value| text.as_str().map_or(0, |text| text.len() as u64);
+    let texts = |parts: &Value| -> u64 {
+        let parts = parts.as_array().into_iter().flatten();
+        parts.map(|part| length(&part["text"]) + length(&part["refusal"])).sum()
+    };
+    let items: Vec<Value> = serde_json::from_str(output.get()).unwrap_or_default();
+    items.iter().fold((0, 0), |(said, thought), item| match item["type"].as_str() {
+        Some("reasoning") => (said, thought + texts(&item["summary"]) + texts(&item["content"])),
+        _ => (said + texts(&item["content"]) + length(&item["arguments"]) + length(&item["input"]), thought),
+    })
 }
 
 /// A number that somebody wrote as a fraction or a string is none to the client.
@@ -136,9 +185,9 @@ struct Wire<'a> {
     completion_tokens: Option<&'a RawValue>,
     #[serde(borrow, default)]
     total_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     input_tokens_details: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     output_tokens_details: Option<&'a RawValue>,
 }
 
