@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 
 use codex_proxy::{
     codec::{
-        DecodeError, Encoded, NativeTools, Protocol, Target, custom,
+        CALLS_MAX, DecodeError, Encoded, NativeTools, Protocol, Target, custom,
         names::Names,
         relay::{Relay, encode_request},
         responses::stream::Ended,
@@ -251,7 +251,8 @@ fn stream(mut events: Vec<Value>, end: &str) -> String {
     events.insert(0, json!({"type": "response.created", "response": {"id": "resp_1"}}));
     events.push(json!({"type": format!("response.{end}"), "response": {"id": "resp_1", "output": output,
         "incomplete_details": {"reason": "max_output_tokens"},
-        "usage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}}}));
+        "usage": {"input_tokens": 1, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 1,
+        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 2}}}));
     for (number, event) in events.iter_mut().enumerate() {
         event["sequence_number"] = json!(number);
     }
@@ -312,6 +313,20 @@ fn what_is_no_custom_call_passes_to_the_byte() {
     let body = stream(call(Some("code"), "run", &["{\"input\":", "\"x\"}"], "completed"), "completed");
     let (_, _, item, _) = input_of(&relayed(&[body.as_bytes()]).0);
     assert_eq!((&item["namespace"], &item["input"]), (&json!("code"), &json!("x")));
+}
+
+#[test]
+fn what_came_before_a_call_too_many_passes() {
+    let added = |n: usize| {
+        let item = json!({"type": "function_call", "id": format!("fc_{n}"), "call_id": format!("c{n}"), "name": "apply_patch",
+            "arguments": ""});
+        frame(&json!({"type": "response.output_item.added", "output_index": n, "item": item}))
+    };
+    let text = frame(&json!({"type": "response.output_text.delta", "delta": "LAST-WORDS"}));
+    let body: String = (0..CALLS_MAX).map(added).chain([text, added(CALLS_MAX)]).collect();
+    let (out, relay) = relayed(&[body.as_bytes()]);
+    assert!(out.contains("LAST-WORDS") && !out.contains("fc_512"), "{}", &out[out.len() - 2000..]);
+    assert!(matches!(relay.ended(), Some(Ended::Failed(_))), "{:?}", relay.ended());
 }
 
 #[test]

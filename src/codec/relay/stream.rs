@@ -325,13 +325,19 @@ impl Relay {
                         self.end(terminal, &bytes[frame..at], &marks, out)?;
                         return Ok(bytes.len());
                     }
-                    Seen::Call(part) => {
-                        if let Some(new) = self.turn(part, &bytes[frame..at], &marks)? {
+                    Seen::Call(part) => match self.turn(part, &bytes[frame..at], &marks) {
+                        Ok(None) => {}
+                        Ok(Some(new)) => {
                             self.pass(&bytes[passed..frame], out);
                             self.pass(new.as_bytes(), out);
                             passed = at;
                         }
-                    }
+                        Err(error) => {
+                            // What came before it is well.
+                            self.pass(&bytes[passed..frame], out);
+                            return Err(error);
+                        }
+                    },
                 }
                 frame = at;
             }
