@@ -127,7 +127,7 @@ pub(super) async fn attempt(
         }
         if answer.status.is_success() {
             if given == Given::Own {
-                service.origins().refuse(&doubtful);
+                service.note_refused(&doubtful);
             }
             break (answer, encoded.names, sent, head_time_max);
         }

@@ -3,7 +3,8 @@
 //! What other codecs seal says itself whose it is. What a native host gives does not, and a host that is handed another's
 //! refuses the whole request; so each is noted before the client sees it. The file is a line of JSON for each, appended
 //! with one write: it holds no content, outlives a `kill -9`, and what a power cut takes of it costs one refusal. It is
-//! written anew once it has grown to twice what is kept.
+//! written anew once it has grown to twice what is kept, and after a write that failed, when the disk takes it: that
+//! brings what was missed, and takes away a line that was cut.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,6 +13,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tracing::warn;
@@ -24,6 +26,9 @@ const FILE: &str = "origins.jsonl";
 const ENTRIES_MAX: usize = 16_384;
 /// More than that is not a file of ours.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+/// While the file cannot be written: the first pause, and the longest, to which it doubles.
+const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A model's name beyond it is not told apart.
 const NAME_CHARS_MAX: usize = 200;
 
@@ -47,8 +52,17 @@ struct Log {
     path: PathBuf,
     file: File,
     lines: usize,
-    /// It was said that it cannot be written.
-    told: bool,
+    /// While it cannot be written: the pause, and when it is over.
+    pause: Option<(Duration, Instant)>,
+}
+
+/// What is new of the file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It cannot be written, for this reason; what is noted is kept in memory.
+    Not(String),
+    /// It can be, and nothing is missing.
+    Again,
 }
 
 /// One line: name, provider, family.
@@ -80,19 +94,17 @@ impl Origins {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that `origin` gave these.
-    pub fn record(&self, origin: &Origin, blobs: &[BlobId]) {
-        if !blobs.is_empty() {
-            self.lock().record(origin, blobs);
-        }
+    /// Notes that `origin` gave these, and says what is new of the file.
+    pub fn record(&self, origin: &Origin, blobs: &[BlobId]) -> Option<Written> {
+        if blobs.is_empty() { None } else { self.lock().record(origin, blobs) }
     }
 
     /// Notes that a host could not read some of these. What nobody is known to have given is not sent anywhere again; the
     /// others stay their maker's.
-    pub fn refuse(&self, blobs: &[BlobId]) {
+    pub fn refuse(&self, blobs: &[BlobId]) -> Option<Written> {
         let mut held = self.lock();
         let unknown: Vec<BlobId> = blobs.iter().copied().filter(|blob| !held.known.contains_key(blob)).collect();
-        held.record(&Origin::nobody(), &unknown);
+        held.record(&Origin::nobody(), &unknown)
     }
 
     /// Who gave it, if that was noted.
@@ -102,7 +114,7 @@ impl Origins {
 }
 
 impl Held {
-    fn record(&mut self, origin: &Origin, blobs: &[BlobId]) {
+    fn record(&mut self, origin: &Origin, blobs: &[BlobId]) -> Option<Written> {
         let origin = Arc::new(shortened(origin));
         let mut lines = String::new();
         let mut count = 0;
@@ -112,19 +124,26 @@ impl Held {
                 count += 1;
             }
         }
-        let Some(log) = &mut self.log else { return };
+        let log = self.log.as_mut()?;
         log.lines += count;
-        let written = if log.lines > 2 * ENTRIES_MAX {
-            let path = log.path.clone();
-            self.rewrite(path)
-        } else {
-            log.file.write_all(lines.as_bytes())
+        let (pause, path) = (log.pause, log.path.clone());
+        let written = match pause {
+            Some((_, over)) if Instant::now() < over => return None,
+            None if log.lines <= 2 * ENTRIES_MAX => log.file.write_all(lines.as_bytes()),
+            Some(_) | None => self.rewrite(path),
         };
-        if let (Err(error), Some(log)) = (written, &mut self.log)
-            && !log.told
-        {
-            log.told = true;
-            warn!(codex_path = %log.path.display(), codex_error = %error, "cannot note whose thoughts are whose, keeping it in memory");
+        match written {
+            Ok(()) => pause.map(|_| Written::Again),
+            Err(error) => {
+                let log = self.log.as_mut()?;
+                let next = pause.map_or(PAUSE, |(pause, _)| (2 * pause).min(PAUSE_MAX));
+                log.pause = Some((next, Instant::now() + next));
+                let path = log.path.display();
+                if pause.is_none() {
+                    warn!(codex_path = %path, codex_error = %error, "cannot note whose thoughts are whose, keeping it in memory");
+                }
+                Some(Written::Not(format!("{path}: {error}")))
+            }
         }
     }
 
@@ -168,7 +187,7 @@ impl Held {
         let lines: String = self.order.iter().filter_map(|blob| Some(line(*blob, self.known.get(blob)?))).collect();
         files::replace(&path, lines.as_bytes(), 0o600)?;
         let file = OpenOptions::new().append(true).custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits()).open(&path)?;
-        self.log = Some(Log { path, file, lines: self.known.len(), told: false });
+        self.log = Some(Log { path, file, lines: self.known.len(), pause: None });
         Ok(())
     }
 }
@@ -202,6 +221,11 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
+    use crate::{
+        codec::seal::Sealer,
+        config::settings::Settings,
+        proxy::service::{Prompt, Service, State},
+    };
 
     fn blob(n: usize) -> BlobId {
         BlobId::of(n.to_string().as_bytes())
@@ -242,6 +266,49 @@ mod tests {
         assert_eq!(again.origin_of(blob(1)), Some(a));
         assert_eq!(fs::read(dir.path().join("origins.jsonl.corrupt-1")).unwrap(), bytes);
         assert!(!fs::read_to_string(&path).unwrap().contains("garbage"));
+    }
+
+    #[test]
+    fn what_the_disk_did_not_take_is_written_when_it_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, away) = (dir.path().join("state"), dir.path().join("away"));
+        let a = Origin::new("a", "m");
+        let prompt = Prompt { base_instructions: String::new(), hidden_models: Vec::new() };
+        let service = Service::new(Settings::default(), None, Sealer::new(&[0; 32]), &prompt)
+            .with_origins(Origins::open(&state).unwrap());
+        let note = |n| service.note_origin(&a, &[blob(n)]);
+        let degraded = || matches!(&*service.state().borrow(), State::Degraded(why) if why.contains("thoughts"));
+        note(1);
+        {
+            // It takes half a line, and then nothing, nor a file anew.
+            let mut held = service.origins().lock();
+            let log = held.log.as_mut().unwrap();
+            log.file.write_all(b"[\"0123").unwrap();
+            log.file = File::open(state.join(FILE)).unwrap();
+        }
+        let put_off = |by: Duration| {
+            let mut held = service.origins().lock();
+            let (_, over) = held.log.as_mut().unwrap().pause.as_mut().unwrap();
+            *over = Instant::now() + by;
+        };
+        fs::rename(&state, &away).unwrap();
+        note(2);
+        assert!(degraded());
+        put_off(Duration::ZERO);
+        note(3);
+        fs::rename(&away, &state).unwrap();
+        // Not at each turn: it is all of the file.
+        put_off(PAUSE_MAX);
+        note(4);
+        assert!(degraded());
+        put_off(Duration::ZERO);
+        note(5);
+        assert_eq!(*service.state().borrow(), State::Ready);
+        note(6);
+        drop(service);
+        let again = Origins::open(&state).unwrap();
+        assert!((1..=6).all(|n| again.origin_of(blob(n)) == Some(a.clone())));
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "nothing was damaged");
     }
 
     #[test]

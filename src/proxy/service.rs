@@ -13,13 +13,14 @@ use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
 };
+use tracing::info;
 
 use super::{
     body::Limits,
     catalogue,
     health::Counters,
     ledger::{self, Ledger, store::Limits as LedgerLimits},
-    origins::Origins,
+    origins::{Origins, Written},
     overrides::{OverrideError, Overrides},
     quarantine::Quarantine,
     registry::Registry,
@@ -29,14 +30,17 @@ use super::{
     upstream::Upstreams,
 };
 use crate::{
-    codec::seal::Sealer,
+    codec::{relay::BlobId, seal::Sealer},
     config::{
         credentials::{KeyCache, Surroundings},
         endpoint,
         settings::{HeaderSource, Settings},
     },
     host::secretfile::Secret32,
-    model::failure::{Failure, FailureKind},
+    model::{
+        failure::{Failure, FailureKind},
+        request::Origin,
+    },
 };
 
 /// How a trouble of the ledger begins, so that it is known again when it is over.
@@ -45,6 +49,9 @@ const LEDGER_TROUBLE: &str = "usage is not recorded: ";
 pub(super) const STORED_TROUBLE: &str = "responses are not stored: ";
 /// How a trouble with looking for them begins.
 pub(super) const READING_TROUBLE: &str = "stored responses cannot be read: ";
+
+/// How a trouble with the record of who gave what begins.
+const ORIGINS_TROUBLE: &str = "whose thoughts are whose is not noted: ";
 
 /// Whether and how requests are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -382,6 +389,27 @@ impl Service {
     /// Who gave what only they can read.
     pub fn origins(&self) -> &Origins {
         &self.origins
+    }
+
+    /// Notes that `origin` gave these.
+    pub(super) fn note_origin(&self, origin: &Origin, blobs: &[BlobId]) {
+        self.tell_noted(self.origins.record(origin, blobs));
+    }
+
+    /// Notes that a host could not read some of these, as [`Origins::refuse`] says.
+    pub(super) fn note_refused(&self, blobs: &[BlobId]) {
+        self.tell_noted(self.origins.refuse(blobs));
+    }
+
+    fn tell_noted(&self, written: Option<Written>) {
+        match written {
+            Some(Written::Not(why)) => self.set_trouble(ORIGINS_TROUBLE, Some(&why)),
+            Some(Written::Again) => {
+                self.set_trouble(ORIGINS_TROUBLE, None);
+                info!("whose thoughts are whose is noted again");
+            }
+            None => {}
+        }
     }
 
     /// Who is suspected of killing the process.

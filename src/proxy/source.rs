@@ -233,7 +233,7 @@ impl Source {
             Reading::Translate { events, .. } => line.forward(events.drain(..), story),
             Reading::Relay { relay, passed, origin } => {
                 // Before the client can send it back, whatever happens to this process.
-                service.origins().record(origin, &relay.take_blobs());
+                service.note_origin(origin, &relay.take_blobs());
                 line.pass(relay, passed, story);
             }
         }
