@@ -18,6 +18,8 @@ pub struct Names {
     /// Indexes into `wires`.
     by_tool: BTreeMap<ToolRef<'static>, usize>,
     wires: Vec<String>,
+    /// By wire name of a tool, see [`Names::arguments`].
+    arguments: BTreeMap<String, Vec<(String, String)>>,
 }
 
 impl Names {
@@ -60,6 +62,21 @@ impl Names {
         let by_tool: &BTreeMap<ToolRef<'_>, usize> = &self.by_tool;
         let index = *by_tool.get(tool)?;
         self.wires.get(index).map(String::as_str)
+    }
+
+    /// Says that a wire calls arguments of a tool otherwise, see [`Names::arguments`].
+    pub fn spell_arguments(&mut self, tool: &ToolRef<'_>, spelled: Vec<(String, String)>) {
+        if let Some(wire) = self.wire_name(tool).map(str::to_owned) {
+            self.arguments.insert(wire, spelled);
+        }
+    }
+
+    /// Arguments of a tool that the wire calls otherwise: its name, and the client's.
+    pub fn arguments(&self, tool: &ToolRef<'_>) -> &[(String, String)] {
+        if self.arguments.is_empty() {
+            return &[];
+        }
+        self.wire_name(tool).and_then(|wire| self.arguments.get(wire)).map_or(&[], Vec::as_slice)
     }
 
     /// The tool a model means by `name`. Tried in order: the exact name; without a `functions.` prefix; with `.`, `:` or

@@ -7,7 +7,11 @@ use codex_proxy::{
         messages::{StreamDecoder, decode_whole, encode_request},
         names::Names,
     },
-    model::{event::Event, grammar},
+    model::{
+        event::Event,
+        grammar,
+        request::{CallableTool, Item, Request, Tool, ToolKind, ToolRef},
+    },
 };
 use proptest::prelude::*;
 
@@ -64,6 +68,52 @@ fn any_truncation_is_lawful_and_never_complete_before_the_service_said_so() {
 #[test]
 fn whole_bodies_cut_anywhere_are_lawful() {
     check_whole_truncation(&cases(), decode_body);
+}
+
+#[test]
+fn arguments_under_other_names_are_told_when_they_are_whole() {
+    let schema = serde_json::value::RawValue::from_string(
+        r#"{"type":"object","properties":{"$top":{},"a":{}},"required":["$top"]}"#.to_owned(),
+    );
+    let schema = schema.unwrap();
+    let tool = ToolRef { namespace: None, name: "list".into(), kind: ToolKind::Function };
+    let call = Item::Call { call_id: "c0".into(), tool: tool.clone(), input: r#"{"$top": 1}"#.into() };
+    let parameters = Some(&*schema);
+    let declared = CallableTool { tool, description: None, parameters, grammar: None, strict: None };
+    let request = Request { tools: vec![Tool::Callable(declared)], input: vec![call], ..Request::default() };
+    let target = target("claude-opus-5-5");
+    let encoded = encode_request(&request, &target).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&encoded.body).unwrap();
+    assert_eq!(body["tools"][0]["input_schema"]["required"], serde_json::json!(["top"]));
+    assert_eq!(body["messages"][1]["content"][0]["input"], serde_json::json!({"top": 1}));
+    assert_eq!(encoded.losses.iter().filter(|loss| loss.path == "tools[0].parameters").count(), 1);
+
+    let answer = |pieces: &[&str], reason: &str| {
+        let mut frames = vec![
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"c1","name":"list","input":{}}}"#
+                .to_owned(),
+        ];
+        for piece in pieces {
+            let piece = serde_json::to_string(piece).unwrap();
+            let delta = format!(r#"{{"type":"input_json_delta","partial_json":{piece}}}"#);
+            frames.push(format!(r#"{{"type":"content_block_delta","index":0,"delta":{delta}}}"#));
+        }
+        frames.push(r#"{"type":"content_block_stop","index":0}"#.to_owned());
+        frames.push(format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"{reason}"}}}}"#));
+        let body: String = frames.iter().map(|frame| format!("data: {frame}\n\n")).collect();
+        let (events, _) =
+            streams::decode(StreamDecoder::new(&target, encoded.names.clone(), "s", 4), &[body.as_bytes()]);
+        grammar::check(&events).unwrap();
+        let told = events.iter().filter_map(|event| match event {
+            Event::CallArguments { delta, .. } => Some(delta.clone()),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(answer(&["{\"to", "p\": 2, \"a\": {\"top\": 3}}"], "tool_use"), [r#"{"$top":2,"a":{"top": 3}}"#]);
+    assert_eq!(answer(&["[1,", "2]"], "tool_use"), ["[1,2]"]);
+    assert_eq!(answer(&["{\"top\": 2"], "max_tokens"), Vec::<String>::new());
+    assert_eq!(answer(&[], "tool_use"), ["{}"]);
 }
 
 proptest! {

@@ -162,6 +162,32 @@ fn a_picture_of_the_user_and_one_looked_at_arrive() {
 }
 
 #[test]
+fn an_argument_whose_name_is_not_taken_is_called_otherwise_on_the_wire_only() {
+    let Some((codex, _proxy, upstream)) = CLAUDE.session(|request| match results(request) {
+        0 => {
+            let tools = request.json["tools"].as_array().unwrap();
+            let echo = tools.iter().find(|tool| tool["name"].as_str().unwrap().ends_with("echo_it")).unwrap();
+            let name = echo["name"].as_str().unwrap();
+            Messages::new().call("toolu_e", name, &json!({"text": "hey", "in_voice": "bass"})).complete().reply()
+        }
+        _ => say("heard"),
+    }) else {
+        return;
+    };
+    codex.with_mcp_echo().exec("say it").succeeded_with("heard");
+    let requests = upstream.exactly(2);
+    let tools = requests[0].json["tools"].as_array().unwrap();
+    let echo = tools.iter().find(|tool| tool["name"].as_str().unwrap().ends_with("echo_it")).unwrap();
+    let names: Vec<&String> = echo["input_schema"]["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["in_voice", "text"]);
+    let all = blocks(&requests[1]);
+    let call = all.iter().find(|block| block["type"] == "tool_use").unwrap();
+    assert_eq!(call["input"], json!({"text": "hey", "in_voice": "bass"}));
+    let result = all.iter().find(|block| block["type"] == "tool_result").unwrap();
+    assert!(result["content"].to_string().contains("echo: hey in bass"), "{result:#}");
+}
+
+#[test]
 fn codex_is_told_what_the_host_refuses() {
     let Some((codex, _proxy, upstream)) = CLAUDE.session(|_| {
         Reply::json(400, &error("invalid_request_error", "prompt is too long: 214343 tokens > 200000 maximum"))

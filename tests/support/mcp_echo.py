@@ -1,4 +1,7 @@
-"""An MCP server over standard input and output with two tools: `echo_it` answers with its text, `pic` with a picture."""
+"""An MCP server over standard input and output with two tools: `echo_it` answers with its text, `pic` with a picture.
+
+An argument of the first has a name that not every service takes.
+"""
 
 import json
 import sys
@@ -10,7 +13,11 @@ TOOLS = [
     {
         "name": "echo_it",
         "description": "Answers with the text.",
-        "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+        "inputSchema": {
+            "type": "object",
+            "properties": {"text": {"type": "string"}, "in[voice]": {"type": "string"}},
+            "required": ["text"],
+        },
     },
     {"name": "pic", "description": "Answers with a picture.", "inputSchema": {"type": "object", "properties": {}}},
 ]
@@ -26,7 +33,9 @@ def answer(method, params):
     if method == "tools/list":
         return {"tools": TOOLS}
     if method == "tools/call" and params["name"] == "echo_it":
-        return {"content": [{"type": "text", "text": "echo: " + params["arguments"]["text"]}]}
+        voice = params["arguments"].get("in[voice]")
+        said = params["arguments"]["text"] + (f" in {voice}" if voice else "")
+        return {"content": [{"type": "text", "text": "echo: " + said}]}
     if method == "tools/call" and params["name"] == "pic":
         return {
             "content": [

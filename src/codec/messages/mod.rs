@@ -5,12 +5,14 @@
 //!               ▲                                       │
 //!           models.rs                      error.rs ◄───┘ error objects, whole bodies
 //! ```
-//! `wire.rs` has the types of both directions, `thoughts.rs` what is stored of an answer's thoughts.
+//! `wire.rs` has the types of both directions, `thoughts.rs` what is stored of an answer's thoughts, `keys.rs` other names
+//! for arguments whose own are not taken.
 //!
 //! Written after the documentation and checked against the types of Anthropic's own package; it has never been run
 //! against the service.
 
 pub mod error;
+mod keys;
 mod models;
 mod request;
 mod stream;

@@ -23,6 +23,7 @@ use serde_json::value::RawValue;
 
 use self::conversation::Conversation;
 use super::{
+    keys,
     models::{Model, Off, Thinking},
     wire,
 };
@@ -44,7 +45,8 @@ const TOOL_NAME_MAX: usize = 64;
 /// Sealed summaries must have been opened: they stand for a whole conversation and cannot be dropped.
 pub fn encode_request(request: &Request<'_>, target: &Target) -> Result<Encoded<Names>, EncodeError> {
     let model = Model::of(&target.model);
-    let names = Names::of(request, TOOL_NAME_MAX);
+    let mut names = Names::of(request, TOOL_NAME_MAX);
+    keys::spell(request, &mut names);
     let mut losses = Losses::default();
     let max_tokens = max_tokens(request, target, model, &mut losses);
     let mut switch = thinking_switch(request, target, model, max_tokens, &mut losses);
@@ -285,7 +287,7 @@ fn tools<'r>(
                     losses.drop(format!("tools[{i}]"), "declared twice");
                     continue;
                 }
-                declared.push(declaration(callable, name, model, i, losses)?);
+                declared.push(declaration(callable, name, names.arguments(&callable.tool), model, i, losses)?);
             }
         }
     }
@@ -305,6 +307,7 @@ fn tools<'r>(
 fn declaration<'r>(
     callable: &'r CallableTool<'_>,
     name: &str,
+    spelled: &[(String, String)],
     model: &Model,
     i: usize,
     losses: &mut Losses,
@@ -321,6 +324,12 @@ fn declaration<'r>(
             if !whole {
                 losses.approximate(format!("tools[{i}].parameters"), "the protocol wants an object without choices");
             }
+            let schema = if spelled.is_empty() {
+                schema
+            } else {
+                losses.approximate(format!("tools[{i}].parameters"), "some arguments have names that are not taken");
+                Cow::Owned(keys::schema(&schema, spelled).map_err(cannot_write)?)
+            };
             (callable.description.as_ref().map(LazyText::as_borrowed), schema)
         }
     };

@@ -12,7 +12,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{error::failure_in_stream, models::Model, thoughts::Stored, wire};
+use super::{error::failure_in_stream, keys, models::Model, thoughts::Stored, wire};
 use crate::{
     codec::{
         DecodeError, Target,
@@ -73,9 +73,18 @@ enum Content {
         arguments: Progress,
         /// What stood in the block's start: its arguments, if none come in pieces.
         input: Option<Box<RawValue>>,
+        /// Its arguments are called otherwise by the client: they are told when they are whole.
+        held: Option<Held>,
     },
     /// Work of the provider's own tools, and what is newer than this program.
     Unknown,
+}
+
+#[derive(Debug)]
+struct Held {
+    arguments: String,
+    /// As [`Names::arguments`].
+    spelled: Vec<(String, String)>,
 }
 
 impl StreamDecoder {
@@ -338,6 +347,10 @@ impl StreamDecoder {
         let tool = self.names.resolve(&name).unwrap_or_else(|| unknown_tool(&name));
         let call_id = self.call_id(&block.id.and_then(text_of).unwrap_or_default());
         let unwrapper = (tool.kind == ToolKind::Custom).then(Unwrapper::default);
+        let held = match self.names.arguments(&tool) {
+            [] => None,
+            spelled => Some(Held { arguments: String::new(), spelled: spelled.to_vec() }),
+        };
         let item = self.answer.open(ItemKind::Call { call_id, tool }, out);
         let input = block.input.filter(|input| !matches!(input.get(), "{}" | "null" | "\"\"")).map(RawValue::to_owned);
         let bytes = input.as_ref().map_or(0, |input| input.get().len());
@@ -345,7 +358,7 @@ impl StreamDecoder {
             return Err(DecodeError::TooLarge { what: "a tool's input", bytes_max: INPUT_BYTES_MAX });
         }
         self.answer.text_bytes += bytes as u64;
-        Ok((Some(item), Content::Call { unwrapper, arguments: Progress::default(), input }))
+        Ok((Some(item), Content::Call { unwrapper, arguments: Progress::default(), input, held }))
     }
 
     /// The id the host gave, or one made from the seed; never one that an earlier call has.
@@ -440,13 +453,17 @@ impl StreamDecoder {
 
     fn arguments(&mut self, index: u64, piece: &str, out: &mut Vec<Event>) -> Result<(), DecodeError> {
         match block_of(&mut self.blocks, index) {
-            Some(Block { content: Content::Call { unwrapper, arguments, .. }, item: Some(item), .. }) => {
+            Some(Block { content: Content::Call { unwrapper, arguments, held, .. }, item: Some(item), .. }) => {
                 arguments.feed(piece);
                 self.answer.text_bytes += piece.len() as u64;
                 let mut delta = String::new();
-                match unwrapper {
-                    Some(unwrapper) => unwrapper.feed(piece, &mut delta)?,
-                    None => delta.push_str(piece),
+                match (unwrapper, held) {
+                    (Some(unwrapper), _) => unwrapper.feed(piece, &mut delta)?,
+                    (None, Some(held)) if held.arguments.len() + piece.len() > INPUT_BYTES_MAX => {
+                        return Err(DecodeError::TooLarge { what: "a tool's input", bytes_max: INPUT_BYTES_MAX });
+                    }
+                    (None, Some(held)) => held.arguments.push_str(piece),
+                    (None, None) => delta.push_str(piece),
                 }
                 if !delta.is_empty() {
                     out.push(Event::CallArguments { item: *item, delta });
@@ -487,18 +504,24 @@ impl StreamDecoder {
             }
             Content::Redacted { data } if data.is_empty() => {}
             Content::Redacted { data } => self.keep(item, &Stored::redacted(&data), out),
-            Content::Call { unwrapper, arguments, input } => {
+            Content::Call { unwrapper, arguments, input, held } => {
                 let mut rest = String::new();
                 let missing = (whole && !arguments.begun).then(|| input.as_deref().map_or("{}", RawValue::get));
-                match unwrapper {
-                    Some(mut unwrapper) => {
+                match (unwrapper, held) {
+                    (Some(mut unwrapper), _) => {
                         // It was held to a size when it came, so it fits.
                         let fits = missing.is_none_or(|input| unwrapper.feed(input, &mut rest).is_ok());
                         if fits {
                             unwrapper.finish(&mut rest);
                         }
                     }
-                    None => rest.push_str(missing.unwrap_or_default()),
+                    (None, Some(held)) if whole => {
+                        let said = missing.unwrap_or(&held.arguments);
+                        let told = keys::to_client(said, &held.spelled);
+                        rest.push_str(told.as_deref().map_or(said, RawValue::get));
+                    }
+                    (None, Some(_)) => {}
+                    (None, None) => rest.push_str(missing.unwrap_or_default()),
                 }
                 if !rest.is_empty() {
                     out.push(Event::CallArguments { item, delta: rest });

@@ -229,6 +229,13 @@ fn check_tools(tools: &[Value]) -> Result<(), Refusal> {
         if tool["input_schema"]["type"] != "object" {
             return refuse(format!("tools.{n}.custom.input_schema.type: Field required"));
         }
+        // beautyfree/appstore-connect-mcp issue 2, read 2026-11-21.
+        let mut names = tool["input_schema"]["properties"].as_object().into_iter().flat_map(|all| all.keys());
+        if names.any(|name| !is_name(&name.replace('.', "-"), 64)) {
+            return refuse(format!(
+                "tools.{n}.custom.input_schema.properties: Property keys should match pattern '^[a-zA-Z0-9_.-]{{1,64}}$'"
+            ));
+        }
     }
     match repeated(tools.iter().map(|tool| text(&tool["name"]))) {
         Some(_) => refuse("tools: Tool names must be unique."),
@@ -315,6 +322,10 @@ pub(super) fn spoilt(vendor: Vendor, body: &Value) -> Vec<(&'static str, Value)>
                 let said = body["messages"][last - 1]["content"].as_array_mut().unwrap();
                 said.retain(|block| !is_thought(block));
             }),
+        ),
+        (
+            "an argument with a name that is not taken",
+            with(body, |body| body["tools"][0]["input_schema"]["properties"]["filter[id]"] = json!({})),
         ),
         ("a name twice", with(body, |body| body["tools"][1]["name"] = body["tools"][0]["name"].clone())),
     ];

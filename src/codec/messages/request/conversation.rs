@@ -10,7 +10,7 @@ use crate::{
             EMPTY_RESULT, INSTRUCTIONS_LEAD, Losses, NO_PICTURE, NO_RESULT, ORPHAN_LEAD, Pairs, arguments, part_path,
             path, short_id,
         },
-        messages::{models::Model, thoughts::Stored, wire},
+        messages::{keys, models::Model, thoughts::Stored, wire},
         names::Names,
     },
     model::{
@@ -320,6 +320,10 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         if !whole {
             self.losses.approximate(path(i), "its arguments are no JSON object, so they are put into one");
         }
+        let input = match self.names.arguments(tool) {
+            [] => input,
+            spelled => keys::to_wire(input.get(), spelled).map_or(input, Cow::Owned),
+        };
         Ok(wire::Block::ToolUse {
             id: self.pairs.calls.get(&i).map(|(id, _)| id.clone().into_owned()).unwrap_or_default(),
             name: self.names.wire_name(tool).unwrap_or(&tool.name).to_owned(),

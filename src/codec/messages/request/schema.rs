@@ -2,10 +2,11 @@
 //!
 //! (`input_schema` of <https://platform.claude.com/docs/en/api/messages/create>, read 2026-11-21.)
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use serde_json::value::RawValue;
+
+use crate::codec::messages::keys::Entries;
 
 /// The schema of a function that declares none.
 pub(super) const ANY_OBJECT: &str = r#"{"type":"object","properties":{}}"#;
@@ -36,41 +37,6 @@ pub(super) fn object(declared: Option<&RawValue>) -> Result<(Cow<'_, RawValue>, 
     entries.insert(0, (Cow::Borrowed("type"), object));
     let written = serde_json::to_string(&Entries(entries))?;
     Ok((Cow::Owned(RawValue::from_string(written)?), whole))
-}
-
-/// An object's entries in the order they came, their values unread.
-struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                    entries.push((key, map.next_value()?));
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
-    }
-}
-
-impl Serialize for Entries<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (key, value) in &self.0 {
-            map.serialize_entry(key, value)?;
-        }
-        map.end()
-    }
 }
 
 #[cfg(test)]
