@@ -12,6 +12,7 @@ use crate::{
         },
         messages::{keys, models::Model, thoughts::Stored, wire},
         names::Names,
+        picture,
     },
     model::{
         request::{Item, Part, Request, Role, Tool},
@@ -23,6 +24,8 @@ use crate::{
 pub(super) const OPENING: &str = "(The conversation begins with the assistant.)";
 /// What the user says where a conversation ends with the assistant: it cannot be asked to go on with its own words.
 pub(super) const GO_ON: &str = "Go on.";
+/// Stands for a picture that is of no kind the service knows.
+const ODD_PICTURE: &str = "[a picture was left out: it is no JPEG, PNG, GIF or WebP]";
 
 pub(super) struct Conversation<'r, 'a, 'l> {
     request: &'r Request<'a>,
@@ -216,11 +219,11 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                     self.losses.drop(part_path(i, key, n), "the model takes no pictures");
                     blocks.push(wire::Block::text(NO_PICTURE));
                 }
-                Part::Image { url, .. } => match picture(url) {
+                Part::Image { url, .. } => match image(url) {
                     Some(source) => blocks.push(wire::Block::Image { source, cache_control: None }),
                     None => {
                         self.losses.drop(part_path(i, key, n), "the protocol takes no such picture");
-                        blocks.push(wire::Block::text(NO_PICTURE));
+                        blocks.push(wire::Block::text(ODD_PICTURE));
                     }
                 },
                 Part::Other { kind, .. } => {
@@ -384,24 +387,18 @@ fn is_thought(block: &wire::Block<'_>) -> bool {
 
 /// A picture of one of the four kinds that are taken, or the address of one
 /// (<https://platform.claude.com/docs/en/build-with-claude/vision>, read 2026-11-21).
-fn picture<'r>(text: &'r LazyText<'_>) -> Option<wire::ImageSource<'r>> {
+fn image<'r>(text: &'r LazyText<'_>) -> Option<wire::ImageSource<'r>> {
     let url = text.read();
     let Some(rest) = url.strip_prefix("data:") else {
         let fetched = url.starts_with("https://") || url.starts_with("http://");
         return fetched.then(|| wire::ImageSource::Url { url: text.as_borrowed() });
     };
     let (head, data) = rest.split_once(',')?;
-    let mut words = head.split(';');
-    let media_type = match words.next()?.to_ascii_lowercase().as_str() {
-        "image/jpeg" | "image/jpg" => "image/jpeg",
-        "image/png" => "image/png",
-        "image/gif" => "image/gif",
-        "image/webp" => "image/webp",
-        _ => return None,
-    };
-    let encoded = words.any(|word| word.eq_ignore_ascii_case("base64")) && !data.is_empty();
+    let encoded = head.split(';').skip(1).any(|word| word.eq_ignore_ascii_case("base64"));
+    // The label is not believed: the service looks, too.
+    let media_type = picture::media_type(data).filter(|_| encoded)?;
     let at = url.len() - data.len();
-    encoded.then(|| wire::ImageSource::Base64 { media_type, data: behind(url, at) })
+    Some(wire::ImageSource::Base64 { media_type, data: behind(url, at) })
 }
 
 /// What follows the first `at` bytes.

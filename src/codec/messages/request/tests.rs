@@ -318,21 +318,27 @@ fn the_previous_requests_last_mark_is_marked_again() {
 fn pictures_are_sources() {
     let url = |url: &'static str| Part::Image { url: url.into(), detail: None };
     let parts = vec![
-        url("data:image/jpg;base64,AAAA"),
-        url("data:image/png;charset=x;base64,BBBB"),
+        url("data:image/jpg;base64,/9j/4AAQ"),
+        url("data:image/png;charset=x;base64,iVBORw0KGgo="),
         url("https://example.invalid/a.png"),
-        url("data:image/tiff;base64,CCCC"),
-        url("data:image/png,DDDD"),
+        // What it is counts, not what it is said to be.
+        url("data:image/png;base64,/9j/4AAQ"),
+        url("data:application/octet-stream;base64,R0lGODdh"),
+        url("data:image/png;base64,SUkqAAgA"),
+        url("data:image/png,iVBORw0KGgo"),
+        url("data:image/png;base64,"),
         url("file:///etc/passwd"),
     ];
     let input = vec![Item::Message { role: Role::User, phase: None, parts }];
     let (body, losses) = encoded(&Request { input, ..Request::default() }, &target("claude-opus-5-5"));
     let content = &body["messages"][0]["content"];
-    assert_eq!(content[0]["source"], json!({"type": "base64", "media_type": "image/jpeg", "data": "AAAA"}));
-    assert_eq!(content[1]["source"], json!({"type": "base64", "media_type": "image/png", "data": "BBBB"}));
+    assert_eq!(content[0]["source"], json!({"type": "base64", "media_type": "image/jpeg", "data": "/9j/4AAQ"}));
+    assert_eq!(content[1]["source"], json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}));
     assert_eq!(content[2]["source"], json!({"type": "url", "url": "https://example.invalid/a.png"}));
-    assert!((3..6).all(|at| content[at]["type"] == "text"), "{content}");
-    assert_eq!(losses.len(), 3);
+    assert_eq!(content[3]["source"], json!({"type": "base64", "media_type": "image/jpeg", "data": "/9j/4AAQ"}));
+    assert_eq!(content[4]["source"], json!({"type": "base64", "media_type": "image/gif", "data": "R0lGODdh"}));
+    assert!((5..9).all(|at| content[at]["type"] == "text"), "{content}");
+    assert_eq!(losses.len(), 4);
 }
 
 #[test]
