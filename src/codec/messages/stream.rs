@@ -499,11 +499,11 @@ impl StreamDecoder {
             Content::Thinking { text, signature } => {
                 // Without its signature it would be refused.
                 if !signature.is_empty() || (self.model.unsigned_thoughts && whole && !text.is_empty()) {
-                    self.keep(item, &Stored::thinking(&text, &signature), out);
+                    self.keep(item, Stored::thinking(&text, &signature), out);
                 }
             }
             Content::Redacted { data } if data.is_empty() => {}
-            Content::Redacted { data } => self.keep(item, &Stored::redacted(&data), out),
+            Content::Redacted { data } => self.keep(item, Stored::redacted(&data), out),
             Content::Call { unwrapper, arguments, input, held } => {
                 let mut rest = String::new();
                 let missing = (whole && !arguments.begun).then(|| input.as_deref().map_or("{}", RawValue::get));
@@ -531,8 +531,8 @@ impl StreamDecoder {
         out.push(Event::ItemClose { item, whole });
     }
 
-    fn keep(&self, item: ItemKey, thoughts: &Stored<'_>, out: &mut Vec<Event>) {
-        if let Some(value) = thoughts.write() {
+    fn keep(&self, item: ItemKey, thoughts: Stored<'_>, out: &mut Vec<Event>) {
+        if let Some(value) = thoughts.at(item).write() {
             out.push(Event::Opaque { item, value: Opaque { origin: self.target.origin.clone(), value } });
         }
     }

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::event::ItemKey;
+
 /// The only version so far.
 const VERSION: u32 = 1;
 
@@ -22,17 +24,25 @@ pub(super) struct Stored<'a> {
     /// `data` of a `redacted_thinking` block.
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     pub data: Option<Cow<'a, str>>,
+    /// Which item of its answer it was, from 0. Absent in what older versions stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<u32>,
 }
 
 impl<'a> Stored<'a> {
     /// Thoughts, signed.
     pub fn thinking(text: &'a str, signature: &'a str) -> Self {
-        Self { messages: VERSION, thinking: Some(text.into()), signature: signature.into(), data: None }
+        Self { messages: VERSION, thinking: Some(text.into()), signature: signature.into(), data: None, at: None }
     }
 
     /// Thoughts that the provider does not show.
     pub fn redacted(data: &'a str) -> Self {
-        Self { messages: VERSION, thinking: None, signature: "".into(), data: Some(data.into()) }
+        Self { messages: VERSION, thinking: None, signature: "".into(), data: Some(data.into()), at: None }
+    }
+
+    /// The same as an item of its answer.
+    pub fn at(self, item: ItemKey) -> Self {
+        Self { at: Some(item.0), ..self }
     }
 
     /// The text to be sealed; `None` cannot happen.
@@ -56,8 +66,10 @@ mod tests {
         let text = Stored::thinking("a \"thought\"\n", "c2ln").write().unwrap();
         let read = Stored::read(&text).unwrap();
         assert_eq!((read.thinking.as_deref(), &*read.signature), (Some("a \"thought\"\n"), "c2ln"));
-        let text = Stored::redacted("ZGF0YQ").write().unwrap();
-        assert_eq!(Stored::read(&text).unwrap().data.as_deref(), Some("ZGF0YQ"));
+        let text = Stored::redacted("ZGF0YQ").at(ItemKey(3)).write().unwrap();
+        let read = Stored::read(&text).unwrap();
+        assert_eq!((read.data.as_deref(), read.at), (Some("ZGF0YQ"), Some(3)));
+        assert_eq!(Stored::read(r#"{"messages":1,"data":"x"}"#).unwrap().at, None);
         for other in [r#"{"field":"details"}"#, r#"{"messages":2,"data":"x"}"#, r#"{"messages":1}"#, "", "null"] {
             assert!(Stored::read(other).is_none(), "{other}");
         }

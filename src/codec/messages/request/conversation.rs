@@ -1,6 +1,9 @@
 //! The conversation: items → system and messages. PURE.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{Switch, cannot_write};
 use crate::{
@@ -35,6 +38,8 @@ pub(super) struct Conversation<'r, 'a, 'l> {
     pairs: Pairs<'r>,
     /// By item: its thoughts, if this target may read them.
     stored: BTreeMap<usize, Stored<'r>>,
+    /// Items that begin an answer, see [`begins`].
+    begins: BTreeSet<usize>,
     /// Why no thoughts go back at all.
     without_thoughts: Option<&'static str>,
     /// Items whose thoughts go back.
@@ -65,6 +70,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
                 stored.insert(i, thoughts);
             }
         }
+        let begins = begins(&request.input, &stored);
         // They would be refused: the tools they were had with stood before them.
         let callable = request.tools.iter().any(|tool| matches!(tool, Tool::Callable(_)));
         let without_thoughts = (model.bound_thoughts && !callable && !pairs.calls.is_empty())
@@ -76,6 +82,7 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
             losses,
             pairs,
             stored,
+            begins,
             without_thoughts,
             given: Vec::new(),
             system: Vec::new(),
@@ -100,6 +107,11 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         for (i, item) in request.input.iter().enumerate() {
             match item {
                 Item::Message { role: Role::Assistant, .. } | Item::Reasoning { .. } | Item::Call { .. } => {
+                    if self.begins.contains(&i) {
+                        // What stood before it stands as it stood when this was the answer.
+                        self.close_turn()?;
+                        self.go_on_unless_user("an answer follows another one, so the user asked to go on");
+                    }
                     self.turn.push(i);
                 }
                 Item::Message { role: Role::System | Role::Developer, parts, .. } => {
@@ -131,16 +143,10 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         if let Some(text) = instruction {
             self.instruct(text.into());
         }
-        match self.messages.last().map(|message| message.role) {
-            Some(wire::Role::User) => {}
-            Some(wire::Role::Assistant) => {
-                self.losses.approximate("input", "it ends with the assistant, so the user asks it to go on");
-                self.push(wire::Role::User, vec![wire::Block::text(GO_ON)]);
-            }
-            None => {
-                self.losses.approximate("input", "nobody has said anything, so the user asks to go on");
-                self.push(wire::Role::User, vec![wire::Block::text(GO_ON)]);
-            }
+        self.go_on_unless_user("it ends with the assistant, so the user asks it to go on");
+        if self.messages.is_empty() {
+            self.losses.approximate("input", "nobody has said anything, so the user asks to go on");
+            self.push(wire::Role::User, vec![wire::Block::text(GO_ON)]);
         }
         self.forget_thoughts_unless_begun(switch);
         Ok((self.system, self.messages))
@@ -162,6 +168,14 @@ impl<'r, 'a, 'l> Conversation<'r, 'a, 'l> {
         }
         let said = Some(wire::Thinking { kind: "disabled", budget_tokens: None, display: None });
         *switch = Switch { said, thinks: false, thoughts_back: false, ..*switch };
+    }
+
+    /// A model answers the user: it cannot be asked to go on with its own words.
+    fn go_on_unless_user(&mut self, why: &'static str) {
+        if self.messages.last().is_some_and(|message| message.role == wire::Role::Assistant) {
+            self.losses.approximate("input", why);
+            self.push(wire::Role::User, vec![wire::Block::text(GO_ON)]);
+        }
     }
 
     fn instruct(&mut self, text: LazyText<'r>) {
@@ -368,6 +382,24 @@ fn result(mut blocks: Vec<wire::Block<'_>>) -> wire::ResultContent<'_> {
             wire::ResultContent::Blocks(blocks)
         }
     }
+}
+
+/// Items that begin an answer, as far as thoughts say so. Where an answer broke off, what it said whole stands before the
+/// next one, which was given behind that and, if it was words, [`GO_ON`]. Thoughts are refused for ever after unless they
+/// are found behind the same again
+/// (<https://platform.claude.com/docs/en/build-with-claude/preserved-thinking>, read 2026-11-21).
+fn begins(input: &[Item<'_>], stored: &BTreeMap<usize, Stored<'_>>) -> BTreeSet<usize> {
+    let begin = |(i, thoughts): (&usize, &Stored<'_>)| {
+        let first = i.checked_sub(usize::try_from(thoughts.at?).ok()?)?;
+        // A client may have left items out: then it is not known.
+        let same_answer = |(n, item): (usize, &Item<'_>)| match item {
+            Item::Reasoning { .. } => stored.get(&(first + n)).is_none_or(|s| s.at.is_some_and(|at| at as usize == n)),
+            Item::Message { role: Role::Assistant, .. } | Item::Call { .. } => true,
+            Item::Message { .. } | Item::Output { .. } | Item::Hosted { .. } | Item::Compaction { .. } => false,
+        };
+        input.get(first..*i)?.iter().enumerate().all(same_answer).then_some(first)
+    };
+    stored.iter().filter_map(begin).collect()
 }
 
 /// Whether the step under way, if there is one, begins with thoughts: all that the assistant has said since the user

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     codec::{NativeTools, Protocol, chat::dialect::Dialect},
-    model::request::{LossAction, Opaque, Origin, Part, Role},
+    model::{
+        event::ItemKey,
+        request::{LossAction, Opaque, Origin, Part, Role},
+    },
 };
 
 fn target(model: &str) -> Target {
@@ -212,6 +215,73 @@ fn thoughts_stay_behind_when_the_tools_do() {
     assert_eq!(body["tool_choice"], json!({"type": "none"}));
     let (body, losses) = encoded(&request(Vec::new()), &target("claude-opus-5"));
     assert_eq!((losses.len(), &body["messages"][1]["content"][0]["type"]), (0, &json!("thinking")));
+}
+
+/// Thoughts that were item `at` of their answer.
+fn thought_at(thinking: &str, at: u32) -> Item<'static> {
+    let stored = crate::codec::messages::thoughts::Stored::thinking(thinking, "c2ln").at(ItemKey(at));
+    thoughts("claude-opus-5-5", stored.write())
+}
+
+/// Messages by role, thoughts and texts by their words, all else by its type.
+fn said(input: &[Item<'_>]) -> Vec<String> {
+    let request = Request { input: input.to_vec(), tools: vec![run()], ..Request::default() };
+    let (body, _) = encoded(&request, &target("claude-opus-5-5"));
+    let words = |block: &Value| {
+        let text = block["thinking"].as_str().or(block["text"].as_str()).or(block["type"].as_str());
+        text.unwrap().to_owned()
+    };
+    let messages = body["messages"].as_array().unwrap().iter().map(|message| {
+        let blocks: Vec<String> = message["content"].as_array().unwrap().iter().map(words).collect();
+        format!("{}: {}", message["role"].as_str().unwrap(), blocks.join(", "))
+    });
+    messages.collect()
+}
+
+#[test]
+fn what_stood_before_thoughts_stands_there_again_after_an_answer_that_broke_off() {
+    let words = |text: &'static str| message(Role::Assistant, text);
+    let broke = vec![
+        (vec![thought_at("one", 0)], vec!["user: hi"]),
+        (vec![thought_at("one", 0), thought_at("two", 1)], vec!["user: hi"]),
+        (vec![words("half")], vec!["user: hi", "assistant: half", "user: Go on."]),
+        (
+            vec![thought_at("one", 0), words("whole"), thought_at("two", 2)],
+            vec!["user: hi", "assistant: one, whole", "user: Go on."],
+        ),
+        (
+            vec![thought_at("one", 0), call("c", "{}"), output("c", "x"), words("half")],
+            vec!["user: hi", "assistant: one, tool_use", "user: tool_result", "assistant: half", "user: Go on."],
+        ),
+        (
+            vec![thought_at("one", 0), call("c", "{}")],
+            vec!["user: hi", "assistant: one, tool_use", "user: tool_result"],
+        ),
+    ];
+    for (items, asked) in broke {
+        let mut input = vec![message(Role::User, "hi")];
+        input.extend(items);
+        assert_eq!(said(&input), asked);
+        // The next answer, which begins with thoughts or with words before them.
+        for answer in
+            [vec![thought_at("three", 0), words("done")], vec![words("So."), thought_at("three", 1), words("done")]]
+        {
+            let mut later = input.clone();
+            later.extend(answer);
+            later.push(message(Role::User, "and?"));
+            let later = said(&later);
+            assert_eq!(later[..asked.len()], asked, "{later:?}");
+            assert!(later[asked.len()].starts_with("assistant: ") && later[asked.len()].ends_with("three, done"));
+        }
+    }
+    // One answer is one message.
+    let mut input = vec![message(Role::User, "hi"), thought_at("one", 0), words("a"), thought_at("two", 2)];
+    input.extend([call("c", "{}"), thought_at("three", 4), call("d", "{}"), output("c", "x"), output("d", "y")]);
+    assert_eq!(said(&input)[1], "assistant: one, a, two, tool_use, three, tool_use");
+    // Where items are missing, or nobody noted their places, nothing is taken for a beginning.
+    let mut old = vec![message(Role::User, "hi"), thoughts("claude-opus-5-5", signed("one")), words("a")];
+    old.extend([thoughts("claude-opus-5-5", signed("two")), words("b"), thought_at("three", 2), words("c")]);
+    assert_eq!(said(&old)[1], "assistant: one, a, two, b, three, c");
 }
 
 #[test]
