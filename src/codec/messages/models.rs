@@ -6,6 +6,8 @@
 /// How a model can be made to think, and not to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Thinking {
+    /// The model cannot.
+    Never,
     /// Off unless it is given a budget of tokens (`enabled`). `disabled` is understood.
     Budget,
     /// Off unless asked for (`adaptive`); the model decides how much.
@@ -82,7 +84,7 @@ const BORROWER: Model = Model {
     source: "what the protocol had in its first version with thinking",
 };
 
-/// Claude 4 and before: a budget, older checks.
+/// Claude 4 and before, from 3.7 on with thinking: a budget, older checks.
 const BUDGET: Model = Model {
     max_output_tokens: 64_000,
     thinking: Thinking::Budget,
@@ -171,8 +173,8 @@ const MODELS: &[Model] = &[
     Model { id: "opus-4", max_output_tokens: 32_000, ..BUDGET },
     Model { id: "sonnet-4", ..BUDGET },
     Model { id: "3-7", ..BUDGET },
-    Model { id: "3-5", max_output_tokens: 8192, ..BUDGET },
-    Model { id: "3", max_output_tokens: 4096, ..BUDGET },
+    Model { id: "3-5", max_output_tokens: 8192, thinking: Thinking::Never, ..BUDGET },
+    Model { id: "3", max_output_tokens: 4096, thinking: Thinking::Never, ..BUDGET },
 ];
 
 impl Model {

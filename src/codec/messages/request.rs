@@ -119,7 +119,7 @@ impl Switch {
         let (said, thinks) = match model.thinking {
             Thinking::Budget | Thinking::Unasked(Off::Disabled) => (said("disabled"), false),
             // Nothing said means off, and some of these refuse to be told so.
-            Thinking::Asked => (None, false),
+            Thinking::Asked | Thinking::Never => (None, false),
             // Notes between calls are thoughts, too.
             Thinking::Unasked(Off::BetweenTools) => (said("between_tools"), true),
             Thinking::Unasked(Off::Never) => (Some(ADAPTIVE), true),
@@ -149,6 +149,7 @@ fn thinking_switch(
         // The model's own habit.
         return match model.thinking {
             Thinking::Budget | Thinking::Asked => Switch { said: None, thoughts_back: true, ..Switch::off(model) },
+            Thinking::Never => Switch::off(model),
             Thinking::Unasked(_) => Switch::on(Some(ADAPTIVE), None),
         };
     };
@@ -171,6 +172,7 @@ fn thinking_switch(
         None => losses.drop("reasoning.effort", "the model has no such steps"),
     }
     match model.thinking {
+        Thinking::Never => Switch::off(model),
         Thinking::Asked | Thinking::Unasked(_) => Switch::on(Some(ADAPTIVE), step),
         Thinking::Budget => match budget(wanted, max_tokens) {
             Some(tokens) => {

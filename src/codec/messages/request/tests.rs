@@ -93,6 +93,9 @@ fn effort_becomes_what_the_model_understands() {
         ("claude-opus-4-5", "high", budget(16_384), json!("high"), 0),
         ("claude-haiku-4-5", "low", budget(4096), Value::Null, 1),
         ("claude-haiku-4-5", "none", json!({"type": "disabled"}), Value::Null, 0),
+        ("claude-3-7-sonnet-20250219", "high", budget(16_384), Value::Null, 1),
+        ("claude-3-5-haiku-latest", "high", Value::Null, Value::Null, 1),
+        ("claude-3-opus-20240229", "none", Value::Null, Value::Null, 0),
         ("glm-5", "max", budget(24_000), Value::Null, 1),
         ("claude-opus-5-5", "turbo", adaptive.clone(), Value::Null, 1),
     ] {
