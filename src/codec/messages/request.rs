@@ -16,12 +16,13 @@
 mod cache;
 mod conversation;
 mod schema;
+mod strict;
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use self::conversation::Conversation;
+use self::{conversation::Conversation, strict::Room};
 use super::{
     keys,
     models::{Model, Off, Thinking},
@@ -50,10 +51,11 @@ pub fn encode_request(request: &Request<'_>, target: &Target) -> Result<Encoded<
     let mut losses = Losses::default();
     let max_tokens = max_tokens(request, target, model, &mut losses);
     let mut switch = thinking_switch(request, target, model, max_tokens, &mut losses);
-    let (format, instruction) = format(request, model, &mut losses);
+    let mut room = Room::new();
+    let (format, instruction) = format(request, model, &mut room, &mut losses);
     let (mut system, mut messages) =
         Conversation::new(request, target, model, &names, &mut losses).messages(instruction, &mut switch)?;
-    let (mut tools, tool_choice) = tools(request, model, &names, switch.thinks, &mut losses)?;
+    let (mut tools, tool_choice) = tools(request, model, &names, switch.thinks, &mut room, &mut losses)?;
     cache::mark(&mut tools, &mut system, &mut messages);
 
     if request.verbosity.is_some() {
@@ -247,6 +249,7 @@ fn tools<'r>(
     model: &Model,
     names: &'r Names,
     thinks: bool,
+    room: &mut Room,
     losses: &mut Losses,
 ) -> Result<Tools<'r>, EncodeError> {
     let mut only: Option<Vec<&ToolRef<'_>>> = None;
@@ -289,7 +292,7 @@ fn tools<'r>(
                     losses.drop(format!("tools[{i}]"), "declared twice");
                     continue;
                 }
-                declared.push(declaration(callable, name, names.arguments(&callable.tool), model, i, losses)?);
+                declared.push(declaration(callable, name, names.arguments(&callable.tool), model, room, i, losses)?);
             }
         }
     }
@@ -311,6 +314,7 @@ fn declaration<'r>(
     name: &str,
     spelled: &[(String, String)],
     model: &Model,
+    room: &mut Room,
     i: usize,
     losses: &mut Losses,
 ) -> Result<wire::Tool<'r>, EncodeError> {
@@ -335,15 +339,23 @@ fn declaration<'r>(
             (callable.description.as_ref().map(LazyText::as_borrowed), schema)
         }
     };
-    let strict = callable.strict.filter(|strict| *strict);
-    if strict.is_some() && !model.schemas {
-        losses.drop(format!("tools[{i}].strict"), "the model does not enforce schemas");
+    let mut strict = callable.strict.filter(|strict| *strict);
+    let refusal = match strict {
+        Some(_) if !model.schemas => Some("the model does not enforce schemas"),
+        Some(_) if !room.holds_tool(&input_schema) => {
+            Some("the service does not enforce this schema beside the others")
+        }
+        Some(_) | None => None,
+    };
+    if let Some(why) = refusal {
+        losses.drop(format!("tools[{i}].strict"), why);
+        strict = None;
     }
     Ok(wire::Tool {
         name: name.to_owned(),
         description: description.filter(|text| !text.is_empty()),
         input_schema,
-        strict: strict.filter(|_| model.schemas),
+        strict,
         cache_control: None,
     })
 }
@@ -375,11 +387,12 @@ fn raw(constant: &'static str) -> Result<&'static RawValue, EncodeError> {
 fn format<'r>(
     request: &'r Request<'_>,
     model: &Model,
+    room: &mut Room,
     losses: &mut Losses,
 ) -> (Option<wire::OutputFormat<'r>>, Option<String>) {
     match &request.format {
-        // What OpenAI calls strict (every object closed) is what this API demands of every schema.
-        Format::JsonSchema { schema, strict: Some(true), .. } if model.schemas => {
+        // What OpenAI calls strict (every object closed) is what this API demands of every schema, and more.
+        Format::JsonSchema { schema, strict: Some(true), .. } if model.schemas && room.holds(schema) => {
             (Some(wire::OutputFormat { kind: "json_schema", schema }), None)
         }
         other @ (Format::Text | Format::JsonObject | Format::JsonSchema { .. }) => {

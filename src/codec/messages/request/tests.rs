@@ -433,6 +433,28 @@ fn sampling_is_said_only_where_it_is_taken() {
 }
 
 #[test]
+fn only_schemas_that_are_enforced_are_sent_as_such() {
+    let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
+    let closed = raw(r#"{"type":"object","properties":{},"additionalProperties":false}"#);
+    let score = raw(
+        r#"{"type":"object","properties":{"score":{"type":"integer","minimum":0,"maximum":10}},"required":["score"],"additionalProperties":false}"#,
+    );
+    let of = |schema: &RawValue| {
+        let mut tools = vec![run()];
+        if let Some(Tool::Callable(tool)) = tools.first_mut() {
+            (tool.parameters, tool.strict) = (Some(schema), Some(true));
+        }
+        let format = Format::JsonSchema { name: "n".into(), description: None, schema, strict: Some(true) };
+        let request = Request { input: vec![message(Role::User, "hi")], tools, format, ..Request::default() };
+        let (body, losses) = encoded(&request, &target("claude-opus-5-5"));
+        let asked = body["system"].to_string().contains("JSON Schema");
+        (body["output_config"]["format"]["type"].clone(), body["tools"][0]["strict"].clone(), asked, losses.len())
+    };
+    assert_eq!(of(&closed), (json!("json_schema"), json!(true), false, 0));
+    assert_eq!(of(&score), (Value::Null, Value::Null, true, 2));
+}
+
+#[test]
 fn what_must_not_be_dropped_is_refused() {
     let input = vec![Item::Compaction { path: "input[0].encrypted_content".to_owned() }];
     let request = Request { input, ..Request::default() };
