@@ -80,6 +80,17 @@ enum Content {
     Unknown,
 }
 
+impl Content {
+    /// Whether it is a call whose arguments have begun and not come to their end.
+    fn is_cut_call(&self) -> bool {
+        match self {
+            Self::Call { unwrapper: Some(unwrapper), .. } => unwrapper.is_cut(),
+            Self::Call { arguments, .. } => arguments.begun && !arguments.complete,
+            Self::Text | Self::Thinking { .. } | Self::Redacted { .. } | Self::Unknown => false,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Held {
     arguments: String,
@@ -186,12 +197,17 @@ impl StreamDecoder {
     /// An answer whose end the host announced is complete whatever happened to the connection afterwards; one whose end
     /// it did not announce never is.
     pub fn finish(mut self, cut: Option<Failure>, out: &mut Vec<Event>) {
-        let end = match (self.answer.finish.take(), cut) {
+        let mut end = match (self.answer.finish.take(), cut) {
             (Some(finish), _) => finish.end(),
             (None, Some(failure)) if !self.answer.done => End::Failed(failure),
             // What breaks behind the end mark is no part of the answer.
             (None, _) => self.unannounced(),
         };
+        // The client would run what there is of it.
+        if end == End::Complete && self.blocks.iter().any(|block| block.content.is_cut_call()) {
+            let message = "The provider's answer ended in the middle of a tool call.";
+            end = End::Failed(Failure::new(FailureKind::Upstream, message));
+        }
         let complete = end == End::Complete;
         let failed = matches!(end, End::Failed(_));
         if !failed {
