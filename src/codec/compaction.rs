@@ -130,6 +130,9 @@ pub fn condense(events: impl IntoIterator<Item = Event>, limited: bool) -> Resul
     let fail = |kind, message: &str| Err(Failure::new(kind, message));
     match end {
         Some(End::Complete) => {}
+        Some(End::Paused) => {
+            return fail(FailureKind::Upstream, "The model made a pause in the summary of the conversation.");
+        }
         Some(End::Failed(failure)) => return Err(failure),
         Some(End::Incomplete(IncompleteReason::MaxOutputTokens)) if limited => {
             return fail(

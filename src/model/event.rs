@@ -102,6 +102,8 @@ pub enum ItemKind {
 pub enum End {
     /// The model said all it wanted to say.
     Complete,
+    /// The model made a pause: asked again, it goes on from what it said.
+    Paused,
     /// The model was stopped.
     Incomplete(IncompleteReason),
     /// Something broke.

@@ -202,12 +202,13 @@ fn answers() -> impl Strategy<Value = Vec<Event>> {
     let item = (kind, proptest::collection::vec((".{1,12}", any::<bool>()), 0..5), any::<bool>(), any::<bool>());
     let end = prop_oneof![
         Just(End::Complete),
+        Just(End::Paused),
         Just(End::Incomplete(IncompleteReason::MaxOutputTokens)),
         Just(End::Incomplete(IncompleteReason::ContentFilter)),
         (0..FailureKind::ALL.len()).prop_map(|k| End::Failed(Failure::new(FailureKind::ALL[k], "it broke"))),
     ];
     (proptest::collection::vec(item, 0..5), end, any::<u64>()).prop_map(|(items, end, order)| {
-        let complete = end == End::Complete;
+        let complete = matches!(end, End::Complete | End::Paused);
         let mut queues: Vec<Vec<Event>> = items
             .into_iter()
             .enumerate()
@@ -262,6 +263,8 @@ proptest! {
             Ended::Failed(_) => "failed",
         };
         prop_assert_eq!(status, expected);
+        let paused = events.last() == Some(&Event::End(End::Paused));
+        prop_assert_eq!(whole.get("end_turn"), paused.then_some(&json!(false)));
     }
 
     #[test]

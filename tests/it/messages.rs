@@ -188,6 +188,35 @@ fn an_argument_whose_name_is_not_taken_is_called_otherwise_on_the_wire_only() {
 }
 
 #[test]
+fn codex_goes_on_after_a_pause() {
+    let Some((codex, _proxy, upstream)) = CLAUDE.session(|request| match request.messages().len() {
+        1 => Messages::new()
+            .thinking(&["Let me look."], "c2lnLTE=")
+            .text(&["I look."])
+            .event(&json!({"type": "message_delta", "delta": {"stop_reason": "pause_turn"}, "usage": {"output_tokens": 9}}))
+            .event(&json!({"type": "message_stop"}))
+            .reply(),
+        3 => Messages::new().thinking(&["On."], "c2lnLTI=").text(&["I have looked."]).complete().reply(),
+        _ => say("again"),
+    }) else {
+        return;
+    };
+    codex.exec("look").succeeded_with("I have looked.");
+    let requests = upstream.exactly(2);
+    let words =
+        |message: &Value| -> Vec<Value> { message["content"].as_array().unwrap().iter().map(unmarked).collect() };
+    let [.., said, asked] = requests[1].messages() else { panic!("{:#}", requests[1].json) };
+    assert_eq!(
+        words(said),
+        [
+            json!({"type": "thinking", "thinking": "Let me look.", "signature": "c2lnLTE="}),
+            json!({"type": "text", "text": "I look."}),
+        ]
+    );
+    assert_eq!((&asked["role"], words(asked)), (&json!("user"), vec![json!({"type": "text", "text": "Go on."})]));
+}
+
+#[test]
 fn codex_is_told_what_the_host_refuses() {
     let Some((codex, _proxy, upstream)) = CLAUDE.session(|_| {
         Reply::json(400, &error("invalid_request_error", "prompt is too long: 214343 tokens > 200000 maximum"))

@@ -204,7 +204,7 @@ pub fn check_truncation(
             let kept = &case.body[..end];
             let (events, _) = decode(case, &[kept]);
             grammar::check(&events).unwrap_or_else(|violation| panic!("{} at {end}: {violation}", case.name));
-            let complete = matches!(events.last(), Some(Event::End(End::Complete)));
+            let complete = matches!(events.last(), Some(Event::End(End::Complete | End::Paused)));
             let announced = announced(&String::from_utf8_lossy(kept));
             assert!(announced || !complete, "{} at {end} of {}: complete", case.name, case.body.len());
         }
@@ -218,7 +218,7 @@ pub fn check_whole_truncation(cases: &[Case], decode: impl Fn(&Case, &[u8]) -> V
             let kept = &case.body[..end];
             let events = decode(case, kept);
             grammar::check(&events).unwrap_or_else(|violation| panic!("{} at {end}: {violation}", case.name));
-            let complete = matches!(events.last(), Some(Event::End(End::Complete)));
+            let complete = matches!(events.last(), Some(Event::End(End::Complete | End::Paused)));
             let is_stream = ["data:", "event:"].iter().any(|field| kept.starts_with(field.as_bytes()));
             assert!(is_stream || !complete, "{} at {end}: complete", case.name);
         }

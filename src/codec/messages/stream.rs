@@ -39,6 +39,8 @@ pub struct StreamDecoder {
     answer: Answer,
     /// `message_stop` has come.
     stopped: bool,
+    /// The answer is to go on.
+    paused: bool,
     /// Blocks whose items are not closed, in the order they came.
     blocks: Vec<Block>,
     /// Ids of all calls so far.
@@ -110,6 +112,7 @@ impl StreamDecoder {
             names,
             answer: Answer::new(seed, input_bytes),
             stopped: false,
+            paused: false,
             blocks: Vec::new(),
             call_ids: Vec::new(),
             counts: None,
@@ -208,7 +211,11 @@ impl StreamDecoder {
             let message = "The provider's answer ended in the middle of a tool call.";
             end = End::Failed(Failure::new(FailureKind::Upstream, message));
         }
-        let complete = end == End::Complete;
+        // Without a word of it, the same would be asked again and again.
+        if end == End::Complete && self.paused && self.answer.text_bytes > 0 {
+            end = End::Paused;
+        }
+        let complete = matches!(end, End::Complete | End::Paused);
         let failed = matches!(end, End::Failed(_));
         if !failed {
             self.answer.start("", out);
@@ -281,6 +288,7 @@ impl StreamDecoder {
     fn ended(&mut self, reason: Option<&RawValue>) {
         let Some(reason) = reason.and_then(text_of).filter(|reason| !reason.is_empty()) else { return };
         let failed = |kind, message| Finish::Failed(kind, message);
+        self.paused = false;
         self.answer.finish = Some(match &*reason {
             "end_turn" | "stop_sequence" | "tool_use" => Finish::Complete,
             "max_tokens" => Finish::Incomplete(IncompleteReason::MaxOutputTokens),
@@ -289,10 +297,9 @@ impl StreamDecoder {
                 FailureKind::ContextLength,
                 "The conversation and the answer together are too long for the model.",
             ),
-            // A tool that the provider runs made a pause: none is ever asked for. What was said stands, and the
-            // conversation may go on from it.
+            // The answer goes on when the conversation comes again with what it said so far.
             "pause_turn" => {
-                self.answer.skipped += 1;
+                self.paused = true;
                 Finish::Complete
             }
             word if ["error", "fail", "abort", "cancel", "timeout", "malformed"].iter().any(|w| word.contains(w)) => {

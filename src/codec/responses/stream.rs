@@ -48,6 +48,8 @@ pub struct StreamEncoder {
     seals: u64,
     started: bool,
     ended: Option<Ended>,
+    /// It ended for now.
+    paused: bool,
     open: BTreeMap<ItemKey, Item>,
     /// Closed items that are not whole; what becomes of them depends on the end.
     cut: Vec<Item>,
@@ -142,6 +144,7 @@ impl StreamEncoder {
             seals: 0,
             started: false,
             ended: None,
+            paused: false,
             open: BTreeMap::new(),
             cut: Vec::new(),
             next_index: 0,
@@ -418,6 +421,10 @@ impl StreamEncoder {
         cut.sort_by_key(|item| item.index);
         let ended = match end {
             End::Complete => Ended::Completed,
+            End::Paused => {
+                self.paused = true;
+                Ended::Completed
+            }
             End::Incomplete(reason) => {
                 for item in cut {
                     if !matches!(item.kind, Kind::Call { .. }) {
@@ -497,6 +504,10 @@ impl StreamEncoder {
         match self.usage {
             Some(usage) if status != "in_progress" => write_usage(out, &usage),
             Some(_) | None => out.extend_from_slice(b"null"),
+        }
+        if self.paused {
+            // Codex asks again, with what was said so far.
+            write_next(out, "end_turn", &false);
         }
         out.push(b'}');
     }
