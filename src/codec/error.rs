@@ -394,7 +394,7 @@ fn html_message(page: &str) -> String {
 }
 
 /// Text that may be shown: one line, of bounded length, without anything that looks like a key.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut line = String::new();
     // Half as much again leaves room for what is redacted, and bounds the work.
     for word in

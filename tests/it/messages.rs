@@ -217,6 +217,23 @@ fn codex_goes_on_after_a_pause() {
 }
 
 #[test]
+fn codex_shows_that_the_model_refuses_and_does_not_ask_again() {
+    let details = json!({"type": "refusal", "category": "cyber", "explanation": "It could do harm."});
+    let delta = json!({"stop_reason": "refusal", "stop_details": details});
+    let refusal = move |begun: Messages| {
+        let end = json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 3}});
+        begun.event(&end).event(&json!({"type": "message_stop"})).reply()
+    };
+    for begun in [Messages::new(), Messages::new().text(&["To build"])] {
+        let reply = refusal(begun);
+        let Some((codex, _proxy, upstream)) = CLAUDE.session(move |_| reply.clone()) else { return };
+        let run = codex.exec("build it");
+        assert!(run.failed().contains("refuses to answer (cyber). It could do harm."), "{run:#?}");
+        upstream.exactly(1);
+    }
+}
+
+#[test]
 fn codex_is_told_what_the_host_refuses() {
     let Some((codex, _proxy, upstream)) = CLAUDE.session(|_| {
         Reply::json(400, &error("invalid_request_error", "prompt is too long: 214343 tokens > 200000 maximum"))

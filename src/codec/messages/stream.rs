@@ -18,6 +18,7 @@ use crate::{
         DecodeError, Target,
         answer::{Answer, Finish, Whole, cut_off, each_frame, failure_of, malformed, room_for_a_call, unknown_tool},
         custom::{INPUT_BYTES_MAX, Unwrapper},
+        error::clean,
         json::{Progress, number_of, text_of, why},
         names::Names,
         sse::Frame,
@@ -41,6 +42,8 @@ pub struct StreamDecoder {
     stopped: bool,
     /// The answer is to go on.
     paused: bool,
+    /// In these words.
+    refused: Option<String>,
     /// Blocks whose items are not closed, in the order they came.
     blocks: Vec<Block>,
     /// Ids of all calls so far.
@@ -113,6 +116,7 @@ impl StreamDecoder {
             answer: Answer::new(seed, input_bytes),
             stopped: false,
             paused: false,
+            refused: None,
             blocks: Vec::new(),
             call_ids: Vec::new(),
             counts: None,
@@ -152,7 +156,9 @@ impl StreamDecoder {
                 if let Some(usage) = event.usage {
                     self.count(usage);
                 }
-                self.ended(event.delta.as_ref().and_then(|delta| delta.stop_reason));
+                if let Some(delta) = &event.delta {
+                    self.ended(delta.stop_reason, delta.stop_details);
+                }
             }
             "message_stop" => (self.answer.done, self.stopped) = (true, true),
             "ping" => {}
@@ -201,7 +207,10 @@ impl StreamDecoder {
     /// it did not announce never is.
     pub fn finish(mut self, cut: Option<Failure>, out: &mut Vec<Event>) {
         let mut end = match (self.answer.finish.take(), cut) {
-            (Some(finish), _) => finish.end(),
+            (Some(finish), _) => match self.refused.take() {
+                Some(words) => End::Failed(Failure::new(FailureKind::Caller, words)),
+                None => finish.end(),
+            },
             (None, Some(failure)) if !self.answer.done => End::Failed(failure),
             // What breaks behind the end mark is no part of the answer.
             (None, _) => self.unannounced(),
@@ -277,7 +286,7 @@ impl StreamDecoder {
         if let Some(usage) = answer.usage {
             self.count(usage);
         }
-        self.ended(answer.stop_reason);
+        self.ended(answer.stop_reason, answer.stop_details);
         // It has not been cut, whether or not it says why it ended.
         (self.answer.done, self.stopped) = (true, true);
         Ok(())
@@ -285,14 +294,18 @@ impl StreamDecoder {
 
     /// What a stop reason means
     /// (<https://platform.claude.com/docs/en/build-with-claude/handling-stop-reasons>, read 2026-11-21).
-    fn ended(&mut self, reason: Option<&RawValue>) {
+    fn ended(&mut self, reason: Option<&RawValue>, details: Option<&RawValue>) {
         let Some(reason) = reason.and_then(text_of).filter(|reason| !reason.is_empty()) else { return };
         let failed = |kind, message| Finish::Failed(kind, message);
-        self.paused = false;
+        (self.paused, self.refused) = (false, None);
         self.answer.finish = Some(match &*reason {
             "end_turn" | "stop_sequence" | "tool_use" => Finish::Complete,
             "max_tokens" => Finish::Incomplete(IncompleteReason::MaxOutputTokens),
-            "refusal" => Finish::Incomplete(IncompleteReason::ContentFilter),
+            // Sent again, the same is refused again, and this is the one end that shows the client our words.
+            "refusal" => {
+                self.refused = Some(refused(details));
+                failed(FailureKind::Caller, "The model refuses to answer.")
+            }
             "model_context_window_exceeded" => failed(
                 FailureKind::ContextLength,
                 "The conversation and the answer together are too long for the model.",
@@ -605,6 +618,23 @@ pub fn decode_whole(target: &Target, names: Names, seed: &str, input_bytes: u64,
     let cut = decoder.feed_whole(body, &mut out).err().map(failure_of);
     decoder.finish(cut, &mut out);
     out
+}
+
+/// What the user is told of an answer that the model, or a guard beside it, refused.
+fn refused(details: Option<&RawValue>) -> String {
+    let details: wire::StopDetails<'_> =
+        details.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+    let said = |raw: Option<&RawValue>| raw.and_then(text_of).map(|text| clean(&text)).filter(|text| !text.is_empty());
+    let mut words = "The model refuses to answer".to_owned();
+    if let Some(category) = said(details.category) {
+        words.push_str(&format!(" ({category})"));
+    }
+    words.push('.');
+    if let Some(explanation) = said(details.explanation) {
+        words.push_str(&format!(" {explanation}"));
+    }
+    words.push_str(" Ask for something else, or in a new thread: what it refused stands in this one.");
+    words
 }
 
 /// The block that bears the number now.

@@ -217,6 +217,8 @@ pub(super) struct Event<'a> {
     pub model: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub stop_reason: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub stop_details: Option<&'a RawValue>,
 }
 
 /// `message` of a `message_start`.
@@ -266,6 +268,22 @@ pub(super) struct Delta<'a> {
     pub partial_json: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub stop_reason: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub stop_details: Option<&'a RawValue>,
+}
+
+/// Why the answer was refused
+/// (<https://platform.claude.com/docs/en/test-and-evaluate/strengthen-guardrails/handle-streaming-refusals>, read
+/// 2026-11-21).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct StopDetails<'a> {
+    /// A word: `cyber`, `bio` …
+    #[serde(borrow)]
+    pub category: Option<&'a RawValue>,
+    /// A sentence.
+    #[serde(borrow)]
+    pub explanation: Option<&'a RawValue>,
 }
 
 /// Counts of `message_start` and, cumulative, of `message_delta`: what is absent there stays as it was.
