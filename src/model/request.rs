@@ -83,6 +83,37 @@ impl Request<'_> {
     }
 }
 
+impl<'a> Request<'a> {
+    /// Whether the conversation holds pictures.
+    pub fn has_pictures(&self) -> bool {
+        self.input.iter().flat_map(Item::parts).any(|part| matches!(part, Part::Image { .. }))
+    }
+
+    /// The same with words in the place of pictures, made from what their URL is.
+    pub fn without_pictures(&self, words: impl Fn(&LazyText<'_>) -> String) -> Self {
+        let mut without = self.clone();
+        for item in &mut without.input {
+            let (Item::Message { parts, .. } | Item::Output { parts, .. }) = item else { continue };
+            for part in parts {
+                if let Part::Image { url, .. } = part {
+                    *part = Part::Text(words(url).into());
+                }
+            }
+        }
+        without
+    }
+}
+
+impl<'a> Item<'a> {
+    /// What a message or an output is made of.
+    pub fn parts(&self) -> &[Part<'a>] {
+        match self {
+            Self::Message { parts, .. } | Self::Output { parts, .. } => parts,
+            Self::Reasoning { .. } | Self::Call { .. } | Self::Hosted { .. } | Self::Compaction { .. } => &[],
+        }
+    }
+}
+
 /// One entry of the conversation.
 #[derive(Debug, Clone)]
 pub enum Item<'a> {

@@ -98,7 +98,9 @@ pub(super) async fn attempt(
     let secrets = Secrets::of(&headers);
     let whole = asked;
     let mut asked = asked_of(whole, hop);
-    let without_thoughts = OnceLock::new();
+    // What the host's refusals ask for: once is enough of each.
+    let (without_thoughts, without_pictures, body_without_pictures) =
+        (OnceLock::new(), OnceLock::new(), OnceLock::new());
     let (mut given, mut doubtful) = (Given::Likely, Vec::new());
     let encode = |asked: Asked<'_, '_>, given: Given| {
         codec::encode_request(asked, &hop.target, |blob| given.origin(service.origins().origin_of(blob)))
@@ -154,7 +156,17 @@ pub(super) async fn attempt(
                 asked.request = without_thoughts.get_or_init(|| asked.request.without_opaque());
                 continue;
             }
-            Some(Amends::WithoutThoughts) | None => {}
+            Some(Amends::WithoutPictures) if without_pictures.get().is_none() && asked.request.has_pictures() => {
+                story.amends("without the pictures");
+                story.lost(&refusal::lost_pictures(asked.request));
+                asked.request = without_pictures.get_or_init(|| refusal::without_pictures(asked.request));
+                if hop.target.protocol == Protocol::Responses {
+                    let body = || refusal::body_without_pictures(asked.body).unwrap_or_else(|| asked.body.to_vec());
+                    asked.body = body_without_pictures.get_or_init(body);
+                }
+                continue;
+            }
+            Some(Amends::WithoutThoughts | Amends::WithoutPictures) | None => {}
         }
         let continues = if asked.expanded { None } else { stored::previous(asked.body) };
         let forgets = continues.is_some_and(|id| relay::forgets_response(status, &error, &id));

@@ -1,10 +1,13 @@
-//! Thoughts that a provider signed and does not take back: the request is sent once more without them, at the same place.
+//! Thoughts that a provider signed and does not take back, and pictures that it cannot take: the request is sent once more
+//! without them, at the same place.
 
 use crate::support::{
+    chat,
     events::DEADLINE,
     gemini::{self, Gemini},
     messages::{self, Messages},
     proxy::Proxy,
+    responses,
     upstream::{Recorded, Reply, Upstream},
 };
 use serde_json::{Value, json};
@@ -113,4 +116,49 @@ fn it_is_asked_again_once_and_only_if_there_is_something_to_leave_out() {
     let got = proxy.responses(&ask("high"));
     assert_eq!(got.status, 400);
     upstream.exactly(4);
+}
+
+/// A conversation with a picture, for a host with these lines in its configuration that refuses it in these words.
+fn is_asked_again_without_pictures(protocol: &str, refusal: Value, done: fn() -> Reply) {
+    const DATA: &str = "iVBORw0KGgoAAAAN";
+    let upstream = Upstream::start(move |request| match request.json.to_string().contains(DATA) {
+        true => Reply::json(400, &refusal),
+        false => done(),
+    });
+    let config = format!(
+        "[proxy]\nretry_deadline_s = 1\n[providers.up]\nprotocol = \"{protocol}\"\nimages = true\naccounts = []\n\
+         base_url = \"http://{}\"\n[models.work]\nroutes = [\"up/m\"]\n",
+        upstream.address()
+    );
+    let proxy = Proxy::start_logging(&config, &[], "debug");
+    let image = format!("data:image/png;base64,{DATA}");
+    let body = json!({"model": "work", "stream": true, "store": false, "input": [
+        {"type": "message", "role": "user", "content": [
+            {"type": "input_text", "text": "see"}, {"type": "input_image", "image_url": image}]},
+        {"type": "message", "role": "user", "content": "go on"}]});
+    let got = proxy.responses(&body);
+    assert_eq!(got.items()[0]["content"][0]["text"], "done", "{protocol}: {}", got.text());
+    let requests = upstream.exactly(2);
+    let again = requests[1].json.to_string();
+    assert!(again.contains("[a picture stood here (image/png") && again.contains("see"), "{protocol}: {again}");
+    for words in ["asking again", "the provider refuses the pictures"] {
+        assert!(proxy.wait_log(words, DEADLINE), "{protocol}, {words}: {}", proxy.log());
+    }
+}
+
+#[test]
+fn one_bad_picture_does_not_cost_the_conversation() {
+    is_asked_again_without_pictures(
+        "messages",
+        messages::error("invalid_request_error", "Could not process image"),
+        || messages::say("done"),
+    );
+    let words = "Unable to process input image. Please retry or report in https://example.invalid";
+    is_asked_again_without_pictures("gemini", gemini::error(400, "INVALID_ARGUMENT", words), || gemini::say("done"));
+    let words = "You uploaded an unsupported image. Please make sure your image has of one the following formats.";
+    let openai = json!({"error": {"message": words, "type": "invalid_request_error", "code": "invalid_image_format"}});
+    is_asked_again_without_pictures("chat", openai.clone(), || chat::say("done"));
+    is_asked_again_without_pictures("responses", openai, || {
+        responses::answer("resp_1", &[responses::message("msg_1", "done")])
+    });
 }
