@@ -188,6 +188,38 @@ fn an_argument_whose_name_is_not_taken_is_called_otherwise_on_the_wire_only() {
 }
 
 #[test]
+fn what_stood_before_thoughts_stands_there_after_an_answer_that_broke_off() {
+    let broken = |begun: Messages| begun.event(&error("overloaded_error", "Overloaded")).reply();
+    let thought = || Messages::new().thinking(&["I look."], "c2lnLTE=");
+    for (reply, asked) in [
+        (broken(thought().text(&["half"])), 1),
+        (broken(thought().text(&["Whole."]).thinking(&["And"], "c2lnLTI=")), 3),
+    ] {
+        let Some((codex, _proxy, upstream)) = CLAUDE.session(move |request| match request.index {
+            0 => reply.clone(),
+            1 => Messages::new().thinking(&["On."], "c2lnLTM=").exec("toolu_a", "echo a").complete().reply(),
+            _ => say("done"),
+        }) else {
+            return;
+        };
+        let run = codex.exec("look");
+        assert_eq!((run.message(), run.reconnects()), (Some("done"), 1), "{run:#?}");
+        let requests = upstream.exactly(3);
+        let messages = |at: usize| -> Vec<Value> {
+            let words = |message: &Value| {
+                let blocks: Vec<Value> = message["content"].as_array().unwrap().iter().map(unmarked).collect();
+                json!({"role": message["role"], "content": blocks})
+            };
+            requests[at].messages().iter().map(words).collect()
+        };
+        let (again, later) = (messages(1), messages(2));
+        assert_eq!((again.len(), &later[..asked]), (asked, &again[..]));
+        assert_eq!(later[asked]["content"][0]["thinking"], "On.");
+        assert_eq!(later.len(), asked + 2);
+    }
+}
+
+#[test]
 fn codex_goes_on_after_a_pause() {
     let Some((codex, _proxy, upstream)) = CLAUDE.session(|request| match request.messages().len() {
         1 => Messages::new()
