@@ -3,8 +3,12 @@
 //!
 //! For the decoders of answers; requests have [`crate::model::text`].
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 /// The text of a JSON string; numbers as they are written (ids, codes); `None` for the rest.
@@ -63,6 +67,61 @@ pub fn why(error: &serde_json::Error) -> &'static str {
         serde_json::error::Category::Syntax => "not JSON",
         serde_json::error::Category::Data => "a field of another type",
         serde_json::error::Category::Io => "not read",
+    }
+}
+
+/// A JSON object's fields in the order they came, their values unread.
+#[derive(Debug, Clone, Default)]
+pub struct Fields<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// `None` if it is no object.
+    pub fn of(raw: &'a RawValue) -> Option<Self> {
+        if !raw.get().starts_with('{') {
+            return None;
+        }
+        serde_json::from_str(raw.get()).ok()
+    }
+
+    /// The value of a field.
+    pub fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Fields<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                #[derive(Deserialize)]
+                struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+                let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
+                let mut places: BTreeMap<Cow<'de, str>, usize> = BTreeMap::new();
+                while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
+                    // The last of equal keys counts, as with other readers.
+                    match places.get(&key) {
+                        Some(place) => fields[*place].1 = value,
+                        None => {
+                            places.insert(key.clone(), fields.len());
+                            fields.push((key, value));
+                        }
+                    }
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Read)
+    }
+}
+
+impl Serialize for Fields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
 }
 

@@ -23,11 +23,14 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{schema::Fields, stream::Stopped, thoughts::Stored};
-use crate::model::{
-    event::{End, Event, IncompleteReason, ItemKey, ItemKind},
-    request::{Format, Opaque, Request},
-    usage::Usage,
+use super::{stream::Stopped, thoughts::Stored};
+use crate::{
+    codec::json::Fields,
+    model::{
+        event::{End, Event, IncompleteReason, ItemKey, ItemKind},
+        request::{Format, Opaque, Request},
+        usage::Usage,
+    },
 };
 
 /// An answer is gone on with at most this often.
@@ -227,7 +230,7 @@ impl Joiner {
             }
             Event::Usage(usage) => {
                 self.usage = Some(match self.usage {
-                    Some(so_far) => sum(so_far, usage),
+                    Some(so_far) => so_far.plus(usage),
                     None => usage,
                 });
                 return;
@@ -365,16 +368,4 @@ fn without_texts(opaque: Opaque) -> Option<Opaque> {
     stored.texts.clear();
     let value = serde_json::to_string(&stored).ok().filter(|_| !stored.is_empty())?;
     Some(Opaque { origin: opaque.origin, value })
-}
-
-/// What two requests cost together.
-fn sum(a: Usage, b: Usage) -> Usage {
-    Usage {
-        input: a.input.saturating_add(b.input),
-        cached: a.cached.saturating_add(b.cached),
-        cache_write: a.cache_write.saturating_add(b.cache_write),
-        output: a.output.saturating_add(b.output),
-        reasoning: a.reasoning.saturating_add(b.reasoning),
-        estimated: a.estimated || b.estimated,
-    }
 }

@@ -8,13 +8,12 @@
 //! place, since gateways and older front ends refuse them. Order is kept and the same schema gives the same bytes:
 //! provider caches depend on it.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::codec::json::Fields;
 
 /// Schemas within schemas beyond this are cut.
 const DEPTH_MAX: usize = 24;
@@ -71,58 +70,14 @@ pub(super) fn clean(schema: &RawValue, object: bool) -> Option<Cleaned> {
     Some(Cleaned { schema, looser: cleaner.looser, cut: cleaner.cut })
 }
 
-/// A JSON object's fields in the order they came.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Fields<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Fields<'a> {
-    /// `None` if it is no object.
-    pub fn of(raw: &'a RawValue) -> Option<Self> {
-        if !raw.get().starts_with('{') {
-            return None;
-        }
-        serde_json::from_str(raw.get()).ok()
-    }
-
-    /// Whether a list of schemas is there and not empty.
-    fn names_some(&self, key: &str) -> bool {
-        let list = self.get(key).and_then(|raw| serde_json::from_str::<Vec<&RawValue>>(raw.get()).ok());
-        list.is_some_and(|list| !list.is_empty())
-    }
-
-    fn has_alternatives(&self) -> bool {
-        self.names_some("anyOf") || self.names_some("oneOf")
-    }
-
-    fn get(&self, key: &str) -> Option<&'a RawValue> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
-    }
+/// Whether a list of schemas is there and not empty.
+fn names_some(fields: &Fields<'_>, key: &str) -> bool {
+    let list = fields.get(key).and_then(|raw| serde_json::from_str::<Vec<&RawValue>>(raw.get()).ok());
+    list.is_some_and(|list| !list.is_empty())
 }
 
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Fields<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                #[derive(Deserialize)]
-                struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-                let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
-                while let Some((Key(key), value)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
-                    // The last of equal keys counts, as with other readers.
-                    match fields.iter_mut().find(|(name, _)| *name == key) {
-                        Some(field) => field.1 = value,
-                        None => fields.push((key, value)),
-                    }
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Read)
-    }
+fn has_alternatives(fields: &Fields<'_>) -> bool {
+    names_some(fields, "anyOf") || names_some(fields, "oneOf")
 }
 
 struct Cleaner<'r, 'a> {
@@ -179,7 +134,7 @@ impl<'a> Cleaner<'_, 'a> {
             match (name, types.nullable) {
                 (Some(name), false) => self.field("type", &quoted(name)),
                 (Some(name), true) => self.field("type", &format!("[{},\"null\"]", quoted(name))),
-                (None, true) if fields.get("enum").is_none() && !fields.has_alternatives() => {
+                (None, true) if fields.get("enum").is_none() && !has_alternatives(fields) => {
                     self.field("type", "\"null\"");
                 }
                 (None, _) => {}
@@ -231,7 +186,7 @@ impl<'a> Cleaner<'_, 'a> {
             }
             "prefixItems" => self.list(key, value, depth),
             "anyOf" => self.list(key, value, depth),
-            "oneOf" if !fields.names_some("anyOf") => self.list("anyOf", value, depth),
+            "oneOf" if !names_some(fields, "anyOf") => self.list("anyOf", value, depth),
             "properties" => self.properties(value, depth),
             "required" => self.required(fields, value),
             "additionalProperties" => match value.get() {
@@ -255,7 +210,7 @@ impl<'a> Cleaner<'_, 'a> {
                 self.keyword(fields, key, value, None, depth);
             }
         }
-        self.looser |= fields.has_alternatives();
+        self.looser |= has_alternatives(fields);
         self.nodes += types.names.len();
         self.key("anyOf");
         self.out.push('[');
@@ -480,7 +435,7 @@ fn types_of<'a>(fields: &Fields<'a>, object: bool) -> Types<'a> {
         || values.iter().any(|value| value.get() == "null");
     if object {
         types = Types { names: vec![Cow::Borrowed("object")], nullable: false };
-    } else if types.names.is_empty() && !fields.has_alternatives() {
+    } else if types.names.is_empty() && !has_alternatives(fields) {
         let plain = fields.get("const").map(|raw| vec![raw]).unwrap_or(values);
         let all = |of: fn(&RawValue) -> bool| {
             let mut some = plain.iter().filter(|value| value.get() != "null").peekable();

@@ -6,13 +6,13 @@
 //! (aws-solutions-library-samples/accelerated-intelligent-document-processing-on-aws issue 709, read 2026-11-21).
 //! [`Names`] remembers the pairs: of each, the first is the wire's name and the second the client's.
 
-use std::{borrow::Cow, collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use crate::{
-    codec::names::Names,
+    codec::{json::Fields, names::Names},
     model::request::{Request, Tool, ToolKind},
 };
 
@@ -35,7 +35,7 @@ pub(super) fn spell(request: &Request<'_>, names: &mut Names) {
 /// Names for the properties of a schema that have none the service takes. They depend on the schema alone.
 fn spelled(schema: &RawValue) -> Vec<(String, String)> {
     let mut spelled: Vec<(String, String)> = Vec::new();
-    let Some(Entries(properties)) = properties(schema) else { return spelled };
+    let Some(Fields(properties)) = properties(schema) else { return spelled };
     let fits = |name: &str| (1..=NAME_MAX).contains(&name.len()) && name.chars().all(is_permitted);
     let (good, bad): (Vec<_>, Vec<_>) = properties.into_iter().map(|(name, _)| name).partition(|name| fits(name));
     if bad.is_empty() {
@@ -66,15 +66,13 @@ fn is_permitted(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
 }
 
-fn properties(schema: &RawValue) -> Option<Entries<'_>> {
-    let Entries(entries) = serde_json::from_str(schema.get()).ok()?;
-    let (_, properties) = entries.into_iter().find(|(key, _)| key == "properties")?;
-    serde_json::from_str(properties.get()).ok()
+fn properties(schema: &RawValue) -> Option<Fields<'_>> {
+    Fields::of(Fields::of(schema)?.get("properties")?)
 }
 
 /// A schema whose properties are called as on the wire. The model is told what they are called elsewhere.
 pub(super) fn schema(schema: &RawValue, spelled: &[(String, String)]) -> Result<Box<RawValue>, serde_json::Error> {
-    let Entries(entries) = serde_json::from_str(schema.get())?;
+    let Fields(entries) = serde_json::from_str(schema.get())?;
     let entries = entries.into_iter().map(|(key, value)| {
         let new = match &*key {
             "properties" => Some(renamed(value.get(), |name| wire_name(spelled, name), title)?),
@@ -95,7 +93,7 @@ pub(super) fn schema(schema: &RawValue, spelled: &[(String, String)]) -> Result<
 
 /// A property's schema that names it, unless it has a title.
 fn title(name: &str, value: &RawValue) -> Result<Option<Box<RawValue>>, serde_json::Error> {
-    let Ok(Entries(entries)) = serde_json::from_str(value.get()) else { return Ok(None) };
+    let Some(Fields(entries)) = Fields::of(value) else { return Ok(None) };
     if entries.iter().any(|(key, _)| key == "title") {
         return Ok(None);
     }
@@ -126,7 +124,7 @@ fn renamed<'s>(
     other: impl Fn(&str) -> Option<&'s str>,
     value: impl Fn(&str, &RawValue) -> Result<Option<Box<RawValue>>, serde_json::Error>,
 ) -> Result<Box<RawValue>, serde_json::Error> {
-    let Entries(entries) = serde_json::from_str(object)?;
+    let Fields(entries) = serde_json::from_str(object)?;
     let entries = entries.into_iter().map(|(key, old)| match other(&key) {
         Some(new) => Ok((Cow::Borrowed(new), value(&key, old)?.map_or(Cow::Borrowed(old), Cow::Owned))),
         None => Ok((key, Cow::Borrowed(old))),
@@ -135,38 +133,7 @@ fn renamed<'s>(
     RawValue::from_string(serde_json::to_string(&Owned(entries?))?)
 }
 
-/// An object's entries in the order they came, their values unread.
-pub(super) struct Entries<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                    entries.push((key, map.next_value()?));
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
-    }
-}
-
-impl Serialize for Entries<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
-    }
-}
-
-/// The same, some of them of our own making.
+/// An object's fields, some of them of our own making.
 struct Owned<'a>(Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
 
 impl Serialize for Owned<'_> {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::codec::messages::keys::Entries;
+use crate::codec::json::Fields;
 
 /// The schema of a function that declares none.
 pub(super) const ANY_OBJECT: &str = r#"{"type":"object","properties":{}}"#;
@@ -19,7 +19,7 @@ pub(super) fn object(declared: Option<&RawValue>) -> Result<(Cow<'_, RawValue>, 
     let Some(declared) = declared.filter(|schema| schema.get() != "null") else {
         return Ok((Cow::Owned(RawValue::from_string(ANY_OBJECT.to_owned())?), true));
     };
-    let Ok(Entries(mut entries)) = serde_json::from_str(declared.get()) else {
+    let Some(Fields(mut entries)) = Fields::of(declared) else {
         return Ok((Cow::Owned(RawValue::from_string(ANY_OBJECT.to_owned())?), false));
     };
     let is_object = entries.iter().any(|(key, value)| key == "type" && value.get() == r#""object""#);
@@ -35,7 +35,7 @@ pub(super) fn object(declared: Option<&RawValue>) -> Result<(Cow<'_, RawValue>, 
     entries.retain(|(key, _)| key != "type");
     let object: &RawValue = serde_json::from_str(r#""object""#)?;
     entries.insert(0, (Cow::Borrowed("type"), object));
-    let written = serde_json::to_string(&Entries(entries))?;
+    let written = serde_json::to_string(&Fields(entries))?;
     Ok((Cow::Owned(RawValue::from_string(written)?), whole))
 }
 
