@@ -265,7 +265,7 @@ enum ProvidersCommand {
 struct AddArgs {
     /// What it is to be called
     name: String,
-    /// What it is: see `providers presets` [default: NAME, if that is one]
+    /// What it is: see `providers presets`; `none` if it is no such service [default: NAME, if that is one]
     #[arg(long, value_name = "PRESET")]
     preset: Option<String>,
     /// Its address, if it is not the preset's

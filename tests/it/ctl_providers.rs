@@ -110,6 +110,26 @@ fn a_provider_is_added_and_all_else_stays() {
 }
 
 #[test]
+fn a_name_that_is_a_preset_stays_one_at_another_address() {
+    let home = Home::new();
+    let add = ["providers", "add", "ollama", "--base-url", "http://127.0.0.1:18106", "--replace"];
+    let done = home.ctl(&[&add[..], &["--model", "qwen3-coder"]].concat());
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.stdout.contains("taken for the preset ollama"), "{done:?}");
+    let settings = config::parse(&[(Path::new("c"), &written(&home))]).unwrap();
+    let provider = &settings.providers["ollama"];
+    assert_eq!((provider.base_url.as_str(), provider.dialect.name), ("http://127.0.0.1:18106/v1", "ollama"));
+
+    let done = home.ctl(&[&add[..], &["--preset", "none"]].concat());
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let settings = config::parse(&[(Path::new("c"), &written(&home))]).unwrap();
+    let provider = &settings.providers["ollama"];
+    assert_eq!((provider.base_url.as_str(), provider.dialect.name), ("http://127.0.0.1:18106/", "generic"));
+    let done = home.ctl(&["providers", "add", "groq", "--preset", "none", "--no-key"]);
+    assert!(done.code == Some(2) && done.stderr.contains("--base-url"), "{done:?}");
+}
+
+#[test]
 fn what_is_wrong_is_named_by_its_flag_and_nothing_is_written() {
     let home = Home::new();
     for (arguments, flag, words) in [

@@ -25,6 +25,8 @@ use crate::host::paths::Paths;
 
 /// How often a file that changes under our hands is taken up again.
 const TRIES_MAX: usize = 5;
+/// As `--preset`: the name is not to be taken for that of a preset.
+const NO_PRESET: &str = "none";
 
 #[derive(Serialize)]
 struct PresetList<'a> {
@@ -178,7 +180,7 @@ fn key_words(provider: &Provider, account: &Account) -> String {
 pub struct AddOptions {
     /// The provider's name.
     pub name: String,
-    /// A preset; the name itself, if it is one and no address is given.
+    /// A preset, or [`NO_PRESET`]; the name itself, if it is one.
     pub preset: Option<String>,
     /// Its address.
     pub base_url: Option<String>,
@@ -217,6 +219,10 @@ pub async fn add(options: &AddOptions, paths: &Paths) -> Result<Outcome, CtlErro
     let config = paths.config.join("config.toml");
     let layers = Layers::standard(&paths.config);
     let mut report = Vec::new();
+    // Its address is another's, so the name may mean something else.
+    let taken_for = implied_preset(options).filter(|_| options.base_url.is_some()).map(|preset| {
+        format!("note: it is taken for the preset {} ({}); --preset {NO_PRESET} if it is not", preset.name, preset.title)
+    });
     // What is wrong is said before a key is asked for.
     let change = || change(&wanted, &config, &layers, options.replace);
     change()?;
@@ -229,6 +235,7 @@ pub async fn add(options: &AddOptions, paths: &Paths) -> Result<Outcome, CtlErro
         report.push(format!("{}: would change", config.display()));
         report.extend(difference(old.as_deref().unwrap_or_default(), &new));
         report.extend(notes);
+        report.extend(taken_for);
         return Ok(Outcome::of(lines(&report)));
     }
     if let Some(secret) = &secret {
@@ -239,6 +246,7 @@ pub async fn add(options: &AddOptions, paths: &Paths) -> Result<Outcome, CtlErro
     let notes = write(change, &config)?;
     report.push(format!("{}: provider {} added", config.display(), wanted.name));
     report.extend(notes);
+    report.extend(taken_for);
     report.extend(key_note(&wanted, &layers).await);
     let reload = proxy_bus::reload().await;
     report.push(reload.sentence());
@@ -246,11 +254,22 @@ pub async fn add(options: &AddOptions, paths: &Paths) -> Result<Outcome, CtlErro
     Ok(Outcome { text: lines(&report), code: u8::from(matches!(reload, Reload::Refused(_))) })
 }
 
+/// The preset that the name stands for.
+fn implied_preset(options: &AddOptions) -> Option<&'static Preset> {
+    Preset::named(&options.name).filter(|_| options.preset.is_none())
+}
+
 /// The flags as what is to be written.
 fn wanted(options: &AddOptions, key_file: &Path, paths: &Paths) -> Result<Wanted, CtlError> {
-    let own = Preset::named(&options.name).filter(|_| options.base_url.is_none());
-    let preset = options.preset.clone().or_else(|| own.map(|preset| preset.name.to_owned()));
+    let preset = match options.preset.as_deref() {
+        Some(NO_PRESET) => None,
+        Some(preset) => Some(preset.to_owned()),
+        None => implied_preset(options).map(|preset| preset.name.to_owned()),
+    };
     if preset.is_none() && options.base_url.is_none() {
+        if options.preset.is_some() {
+            return Err(CtlError::Arguments(format!("--base-url is needed with --preset {NO_PRESET}")));
+        }
         let why = Preset::unknown(&options.name);
         return Err(CtlError::Arguments(format!(
             "--preset or --base-url is needed: as a preset, {} is {why}",
