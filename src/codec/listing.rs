@@ -66,10 +66,29 @@ impl Listing {
         }
     }
 
+    /// Whether a model listed as `listed` is the one that a request calls `asked`. Ollama takes a name without a tag
+    /// for `NAME:latest` (docs/api.md, "Model names"), and lists it with the tag.
+    pub fn is_same(self, listed: &str, asked: &str) -> bool {
+        listed == asked || (self == Self::Ollama && untagged(listed) == Some(asked))
+    }
+
+    /// The models, and those that have a second name under that too.
+    pub fn with_second_names(self, mut models: Vec<Listed>) -> Vec<Listed> {
+        if self == Self::Ollama {
+            let second = |model: &Listed| Some(Listed { id: untagged(&model.id)?.to_owned(), ..model.clone() });
+            models.extend(models.iter().filter_map(second).collect::<Vec<_>>());
+        }
+        models
+    }
+
     /// Whether it is that of a server of the user's own, which says how it is set now.
     pub fn is_of_the_moment(self) -> bool {
         matches!(self, Self::Ollama | Self::LmStudio | Self::LlamaCpp | Self::Vllm)
     }
+}
+
+fn untagged(name: &str) -> Option<&str> {
+    name.strip_suffix(":latest")
 }
 
 /// Part of a list.

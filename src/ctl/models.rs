@@ -97,9 +97,12 @@ fn remarks(settings: &Settings, fresh: &[(&Provider, List)]) -> Vec<String> {
     let mut remarks = Vec::new();
     for model in settings.models.values() {
         for route in &model.routes {
-            let Some((_, list)) = fresh.iter().find(|(provider, _)| provider.name == route.provider) else { continue };
+            let Some((provider, list)) = fresh.iter().find(|(provider, _)| provider.name == route.provider) else {
+                continue;
+            };
+            let is_same = |listed: &str| provider.listing.is_same(listed, &route.model);
             let place = format!("{}/{}", route.provider, route.model);
-            let Some(listed) = list.models.iter().find(|listed| listed.id == route.model) else {
+            let Some(listed) = list.models.iter().find(|listed| is_same(&listed.id)) else {
                 remarks.push(format!("note: {}: {place} is not on the list of {}", model.name, route.provider));
                 continue;
             };

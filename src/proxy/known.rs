@@ -23,7 +23,7 @@ pub fn load(settings: &Settings, state: &Path, cache: &Path) -> Known {
     for kept in [caps, lists].into_iter().flatten() {
         for provider in settings.providers.values() {
             if let Some(list) = list_of(&kept, provider) {
-                known.add(&provider.name, &list.models);
+                known.add(&provider.name, &provider.listing.with_second_names(list.models));
             }
         }
     }

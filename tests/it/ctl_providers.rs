@@ -409,6 +409,31 @@ fn the_catalogue_says_what_a_local_server_is_set_to() {
 }
 
 #[test]
+fn a_model_without_a_tag_is_the_latest() {
+    let home = Home::new();
+    let upstream = Upstream::start(|request| match request.path.as_str() {
+        "/api/tags" => Reply::json(200, &json!({"models": [{"name": "coder:latest"}, {"name": "big:70b"}]})),
+        "/api/ps" => Reply::json(200, &json!({"models": [{"name": "coder:latest", "context_length": 8192}]})),
+        _ => Reply::json(200, &json!({"capabilities": ["tools"]})),
+    });
+    let text = format!(
+        "[providers.local]\npreset = 'ollama'\nbase_url = \"{}\"\n[models.mine]\nroutes = ['local/coder']\n\
+         [models.big]\nroutes = ['local/big']\n",
+        upstream.base_url()
+    );
+    write(&home, &text);
+    let done = home.ctl(&["models", "refresh"]);
+    assert!(done.stdout.contains("local: 2 models") && !done.stdout.contains("local/coder is not"), "{done:?}");
+    assert!(done.stdout.contains("local/big is not on the list"), "{done:?}");
+    let settings = config::parse(&[(Path::new("c"), &text)]).unwrap();
+    let (state, cache) = (home.path("state/codex-proxy"), home.path(".cache/codex-proxy"));
+    let known = codex_proxy::proxy::known::load(&settings, &state, &cache);
+    let settings = config::Settings { known, ..settings };
+    let window = |name: &str| settings.context_window(&settings.models[name]);
+    assert_eq!((window("mine"), window("big")), (Some(8192), None));
+}
+
+#[test]
 fn the_proxy_asks_local_servers_by_itself() {
     let upstream = Upstream::start(ollama);
     let text = format!(

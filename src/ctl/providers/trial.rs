@@ -283,7 +283,8 @@ impl Trial<'_> {
     ) -> Option<Vec<Listed>> {
         match listed {
             Ok(models) => {
-                let missing = options.model.as_ref().filter(|id| !models.iter().any(|model| model.id == **id));
+                let is_listed = |id: &str| models.iter().any(|model| provider.listing.is_same(&model.id, id));
+                let missing = options.model.as_ref().filter(|id| !is_listed(id));
                 match missing {
                     Some(id) => self.note(
                         "models",
