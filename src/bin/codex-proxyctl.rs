@@ -159,7 +159,7 @@ struct SetupArgs {
     /// The proxy's port on 127.0.0.1 [default: that of codex-proxy.socket, moved if it is taken; else 8459]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// The model to select [default: the first the running proxy offers]
+    /// The model to select [default: the first of your config.toml that the running proxy offers]
     #[arg(long, value_name = "M")]
     model: Option<String>,
     /// Select the proxy even if Codex uses another provider or model now
@@ -383,7 +383,7 @@ async fn run(command: Command) -> Result<u8, CtlError> {
                 dry_run: args.dry_run,
                 codex: args.codex,
             };
-            Outcome::of(setup::setup(&options, &state_dir()?).await?)
+            Outcome::of(setup::setup(&options, &paths()?).await?)
         }
         Command::Restore { codex_home, dry_run } => Outcome::of(setup::restore(codex_home.as_deref(), dry_run)?),
         Command::Token { port, hold } => {

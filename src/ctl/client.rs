@@ -41,8 +41,8 @@ impl ProxyClient {
         self.send(request).await
     }
 
-    /// The first model of the proxy's catalogue.
-    pub async fn first_model(&self) -> Result<Option<String>, CtlError> {
+    /// The models of the proxy's catalogue, in its order.
+    pub async fn models(&self) -> Result<Vec<String>, CtlError> {
         #[derive(Deserialize)]
         struct List {
             data: Vec<Model>,
@@ -55,7 +55,7 @@ impl ProxyClient {
         let body = answer.bytes().await.map_err(|error| broken(&error))?;
         let list: List = serde_json::from_slice(&body)
             .map_err(|error| CtlError::Unforeseen(format!("the proxy's list of models cannot be read: {error}")))?;
-        Ok(list.data.into_iter().next().map(|model| model.id))
+        Ok(list.data.into_iter().map(|model| model.id).collect())
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, CtlError> {

@@ -28,6 +28,8 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Key, Table, TableLike, Value};
 
+use crate::model::demo::MODEL as DEMO;
+
 pub use self::inspect::{Inspected, inspect};
 
 /// Our provider's id in Codex's configuration.
@@ -42,7 +44,8 @@ pub struct Wanted {
     pub command: String,
     /// The model the user named.
     pub model: Option<String>,
-    /// The model to select if the user named none and the pair is written for the first time.
+    /// The model to select if the user named none and the pair is written for the first time, or the built-in model is
+    /// selected since there was no other.
     pub fallback_model: Option<String>,
     /// Select our provider and model even if others are selected now.
     pub default: bool,
@@ -112,8 +115,10 @@ pub fn apply(text: Option<&str>, wanted: &Wanted) -> Result<Applied, EditError> 
     let selects_us = pair == Some(PROVIDER_ID);
     let ours = selects_us && before.wrote(Unit::ModelProvider).is_some() && before.wrote(Unit::Model).is_some();
     let neither = before.root_item("model").is_none() && before.root_item("model_provider").is_none();
+    // Without a model of the user's own there was only the demo to write; nobody wants to keep that.
+    let stands_in = before.fate(Unit::Model) == Fate::Ours && before.root_str("model") == Some(DEMO);
     // Over an earlier choice, which may have been changed in Codex since, only the user's word counts.
-    let model = if ours { wanted.model.as_ref() } else { wanted.model.as_ref().or(wanted.fallback_model.as_ref()) };
+    let model = if ours && !stands_in { wanted.model.as_ref() } else { wanted.model.as_ref().or(wanted.fallback_model.as_ref()) };
     let select = wanted.default || ours || (neither && model.is_some());
     if wanted.default && model.is_none() && !ours {
         return Err(EditError::NoModel);

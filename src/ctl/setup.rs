@@ -12,8 +12,9 @@ use super::client::ProxyClient;
 use super::codex_config::{self, EditError, PROVIDER_ID, Wanted};
 use super::port::{self, Choice};
 use super::units::PORT;
-use super::{CtlError, catalogue, lines};
+use super::{CtlError, catalogue, lines, providers};
 use crate::host::files;
+use crate::host::paths::Paths;
 
 /// How often a file that changes under our hands is taken up again.
 const TRIES_MAX: usize = 5;
@@ -28,7 +29,7 @@ const MODELS_LIMIT: Duration = Duration::from_secs(2);
 pub struct Options {
     /// The proxy's port; that of the installed socket if not given, or [`PORT`] if there is none.
     pub port: Option<u16>,
-    /// The model to select; the proxy's first if none is named and it runs.
+    /// The model to select; if none is named and the proxy runs, the first of the user's configuration that it offers.
     pub model: Option<String>,
     /// Select the proxy even if another provider or model is selected.
     pub default: bool,
@@ -41,12 +42,13 @@ pub struct Options {
 }
 
 /// Points Codex to the proxy. Gives the text for the user.
-pub async fn setup(options: &Options, state_dir: &Path) -> Result<String, CtlError> {
+pub async fn setup(options: &Options, paths: &Paths) -> Result<String, CtlError> {
+    let state_dir = paths.state.as_path();
     let config = config_path(options.codex_home.as_deref())?;
     // Before anything is moved for it: a file that cannot be edited would be left behind.
     check_file(&config)?;
     let Choice { port, notes } = port::choose(options.port, PORT, options.dry_run).await?;
-    let fallback_model = if options.model.is_none() { first_model(options, port, state_dir).await } else { None };
+    let fallback_model = if options.model.is_none() { first_model(options, port, paths).await } else { None };
     let wanted = Wanted {
         port,
         command: own_command()?,
@@ -144,17 +146,19 @@ fn check_file(config: &Path) -> Result<(), CtlError> {
     codex_config::inspect(&text).map(drop).map_err(|error| refusal(config, &error))
 }
 
-async fn first_model(options: &Options, port: u16, state_dir: &Path) -> Option<String> {
+async fn first_model(options: &Options, port: u16, paths: &Paths) -> Option<String> {
+    let state_dir = paths.state.as_path();
     // A dry run must not even make a token.
     if options.dry_run && !state_dir.join("token").exists() {
         return None;
     }
-    let ask = async { ProxyClient::new(port, state_dir, Duration::ZERO, MODELS_LIMIT)?.first_model().await };
-    match tokio::time::timeout(MODELS_LIMIT, ask).await {
-        Ok(Ok(model)) => model,
-        // Without a running proxy setup does what can be done without a model, and says so.
-        Ok(Err(_)) | Err(_) => None,
-    }
+    let ask = async { ProxyClient::new(port, state_dir, Duration::ZERO, MODELS_LIMIT)?.models().await };
+    // Without a running proxy setup does what can be done without a model, and says so.
+    let offered = tokio::time::timeout(MODELS_LIMIT, ask).await.ok()?.ok()?;
+    // What is written first is wanted most; the catalogue is sorted.
+    let text = read_text(&paths.config.join("config.toml")).ok().flatten().unwrap_or_default();
+    let written = providers::edit::models(&text).into_iter().find(|name| offered.contains(name));
+    written.or_else(|| offered.into_iter().next())
 }
 
 /// `config.toml` in the given directory, `$CODEX_HOME` or `~/.codex`.

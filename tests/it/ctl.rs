@@ -320,6 +320,30 @@ fn setup_takes_the_first_model_of_a_running_proxy() {
 }
 
 #[test]
+fn a_first_setup_with_the_demo_gives_way_to_what_is_added_later() {
+    let home = Home::new();
+    let models = Arc::new(Mutex::new(vec!["demo"]));
+    let offered = Arc::clone(&models);
+    let server = Server::start(move |_| {
+        let entry = |slug: &&str| Entry { slug: (*slug).to_owned(), ..Entry::default() };
+        let entries: Vec<Entry> = offered.lock().unwrap().iter().map(entry).collect();
+        (200, "application/json", catalogue::models_body(&entries, "x"))
+    });
+    let setup = ["setup", "--port", &server.port.to_string()];
+    home.ctl(&setup);
+    assert!(home.read_config().contains("\nmodel = \"demo\"\n"));
+
+    home.ctl(&["providers", "add", "ollama", "--model", "zebra=z"]);
+    let done = home.ctl(&["providers", "add", "lmstudio", "--model", "ant=a"]);
+    assert!(done.stdout.contains("use it: codex -m ant"), "{done:?}");
+    *models.lock().unwrap() = vec!["ant", "zebra", "demo"];
+    let done = home.ctl(&setup);
+    assert!(home.read_config().contains("\nmodel = \"zebra\"\n"), "the one written first: {done:?}");
+    let done = home.ctl(&setup);
+    assert!(done.stdout.contains("set up already"), "{done:?}");
+}
+
+#[test]
 fn the_token_is_given_out_for_ones_own_port_only() {
     let home = Home::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

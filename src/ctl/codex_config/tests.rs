@@ -104,6 +104,20 @@ fn a_later_setup_updates_what_is_ours() {
 }
 
 #[test]
+fn the_demo_gives_way_to_the_first_real_model() {
+    let found = |model: &str| Wanted { model: None, fallback_model: Some(model.to_owned()), ..wanted() };
+    let demo = applied("", &found(DEMO));
+    assert_eq!(applied(&demo, &found(DEMO)), demo);
+    let real = applied(&demo, &found("mine"));
+    assert_eq!(values(&real)["model"].as_str(), Some("mine"));
+    assert_eq!(applied(&real, &found("other")), real, "only the demo does");
+    // One that the user selected is a choice.
+    let chosen = real.replace("\nmodel = \"mine\"", "\nmodel = \"demo\"");
+    assert_eq!(applied(&chosen, &found("mine")), chosen);
+    assert_eq!(restored(&real).text, "");
+}
+
+#[test]
 fn a_model_chosen_since_is_the_users() {
     let text = applied("model = \"old\"\n", &forced()).replace("\nmodel = \"work\"", "\nmodel = \"theirs\"");
     let again = applied(&text, &Wanted { model: None, ..wanted() });

@@ -122,6 +122,13 @@ pub fn edit(text: &str, wanted: &Wanted, replace: bool) -> Result<Edited, EditEr
     Ok(Edited { text: document.to_string(), notes })
 }
 
+/// The names of the models, in the order in which they are written; none if the text is not TOML.
+pub fn models(text: &str) -> Vec<String> {
+    let document: DocumentMut = text.parse().unwrap_or_default();
+    let models = document.get("models").and_then(Item::as_table_like);
+    models.map(|models| models.iter().map(|(name, _)| name.to_owned()).collect()).unwrap_or_default()
+}
+
 /// Whether the text has such a table, or anything in its place.
 pub fn holds(text: &str, section: &str, name: &str) -> bool {
     let document: Option<DocumentMut> = text.parse().ok();
@@ -253,6 +260,13 @@ mod tests {
         assert_eq!(edit(text, &wanted("a"), false), Err(EditError::Exists("a".to_owned())));
         let new = edited(text, &wanted("a"), true);
         assert_eq!(new, "# above\n[providers.a]\npreset = \"ollama\"\n\n[providers.z]\npreset = 'vllm'\n");
+    }
+
+    #[test]
+    fn models_come_as_they_are_written() {
+        let text = "[models.z]\nroutes = []\n[proxy]\n[models.a]\nroutes = []\n[models]\nm = { routes = [] }\n";
+        assert_eq!(models(text), ["z", "a", "m"]);
+        assert!(models("a = = 1").is_empty() && models("models = 1").is_empty());
     }
 
     #[test]

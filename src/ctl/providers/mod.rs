@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use self::edit::{EditError, Key, Wanted};
 use super::proxy_bus::{self, Reload};
-use super::setup::{difference, exchange, follow_links, read_text};
-use super::{CtlError, Outcome, json_line, lines, table};
+use super::setup::{config_path, difference, exchange, follow_links, read_text};
+use super::{CtlError, Outcome, codex_config, json_line, lines, table};
 use crate::config::credentials::{KEY_BYTES_MAX, Surroundings};
 use crate::config::presets::{PRESETS, Preset};
 use crate::config::settings::{Account, Provider};
@@ -251,7 +251,19 @@ pub async fn add(options: &AddOptions, paths: &Paths) -> Result<Outcome, CtlErro
     let reload = proxy_bus::reload().await;
     report.push(reload.sentence());
     report.push(format!("does it work? codex-proxyctl providers test {}", wanted.name));
+    report.extend(wanted.models.first().map(|(name, _)| usage(name)));
     Ok(Outcome { text: lines(&report), code: u8::from(matches!(reload, Reload::Refused(_))) })
+}
+
+/// How Codex comes to use a model.
+fn usage(model: &str) -> String {
+    let codex = config_path(None).and_then(|file| read_text(&file)).ok().flatten();
+    let inspected = codex.and_then(|text| codex_config::inspect(&text).ok());
+    if inspected.is_some_and(|found| found.present && found.selected) {
+        format!("use it: codex -m {model}; codex-proxyctl setup --model {model} makes it Codex's default")
+    } else {
+        format!("use it: codex-proxyctl setup --model {model}, which tells Codex of the proxy; then codex")
+    }
 }
 
 /// The preset that the name stands for.
