@@ -235,6 +235,9 @@ fn a_provider_that_works_passes_every_step() {
     assert!(requests.iter().all(|request| request.header("authorization") == Some(format!("Bearer {KEY}").as_str())));
     assert_eq!(requests[1].json["model"], "large");
 
+    let done = home.ctl_with(&["providers", "test", "up", "--free"], &UP_KEY);
+    assert!(done.stdout.contains("up lists models; nothing was asked of it"), "{done:?}");
+    assert!(!done.stdout.contains("works"), "{done:?}");
     let done = home.ctl_with(&["providers", "test", "up", "--free", "--json"], &UP_KEY);
     let report: Value = serde_json::from_str(&done.stdout).unwrap();
     let steps: Vec<(&str, &str)> = report["steps"]
@@ -253,7 +256,7 @@ fn a_provider_that_works_passes_every_step() {
         ("tools", "skipped"),
     ];
     assert_eq!((steps, &report["ok"]), (expected.to_vec(), &json!(true)));
-    upstream.exactly(4);
+    upstream.exactly(5);
 }
 
 #[test]
@@ -267,6 +270,7 @@ fn each_step_that_fails_says_what_to_do() {
         assert!(line.is_some_and(|line| line.contains(words)), "{step}, {words}: {done:?}");
         assert!(!format!("{done:?}").contains(KEY));
         assert!(done.stderr.is_empty(), "{done:?}");
+        done.stdout.lines().skip_while(|line| !line.starts_with("failed")).nth(1).unwrap_or_default().to_owned()
     };
     fails(
         "[providers.up]\nbase_url = 'http://nobody.invalid/v1'\n[providers.up.headers]\nx = 'y'\n",
@@ -278,7 +282,12 @@ fn each_step_that_fails_says_what_to_do() {
     fails(&format!("[providers.up]\nbase_url = 'http://127.0.0.1:{port}/v1'\n"), &[], "connection", "refused");
     let deaf = Upstream::sequence(Vec::new());
     let unset = format!("[providers.up]\nbase_url = \"{}\"\nkey = {{ env = \"UNSET\" }}\n", deaf.base_url());
-    fails(&unset, &[], "key", "UNSET is not set");
+    assert!(fails(&unset, &[], "key", "UNSET is not set").contains("--key-stdin"));
+    let open = home.path("open");
+    fs::write(&open, KEY).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+    let exposed = format!("[providers.up]\nbase_url = \"{}\"\nkey = {{ file = {open:?} }}\n", deaf.base_url());
+    assert!(!fails(&exposed, &[], "key", "run chmod 600").contains("put the key"));
     let refusing =
         Upstream::start(|_| Reply::error(401, "invalid_request_error", "invalid_api_key", "Incorrect API key"));
     fails(&provider(&refusing), &["--model", "m"], "models", "key");
@@ -288,7 +297,23 @@ fn each_step_that_fails_says_what_to_do() {
         "GET" => Reply::error(404, "not_found", "", "no such path"),
         _ => Reply::error(404, "invalid_request_error", "model_not_found", "The model m does not exist"),
     });
-    fails(&provider(&no_model), &["--model", "m"], "answer", "does not exist");
+    assert!(fails(&provider(&no_model), &["--model", "m"], "answer", "does not exist").contains("--model"));
+    // The same for an address without a path, a wrong key where the list is open to all, and a wrong protocol.
+    let nothing = Upstream::start(|_| Reply::error(404, "not_found", "", "no such path"));
+    let bare = provider(&nothing).replace("/v1\"", "\"");
+    let mend = fails(&bare, &["--model", "m"], "answer", "404");
+    assert!(mend.contains("/v1\"") && !mend.contains("--model"), "{mend}");
+    let done = home.ctl_with(&["providers", "test", "up", "--free"], &UP_KEY);
+    assert!(done.stdout.contains("warn     models: ") && done.stdout.contains("/v1\""), "{done:?}");
+    assert!(done.stdout.contains("up can be reached; nothing was asked of it"), "{done:?}");
+    let open_list = Upstream::start(|request| match request.method.as_str() {
+        "GET" => good(request),
+        _ => Reply::error(401, "invalid_request_error", "invalid_api_key", "Incorrect API key"),
+    });
+    let mend = fails(&provider(&open_list), &["--model", "large"], "answer", "401");
+    assert!(mend.contains("environment variable UP_KEY") && !mend.contains("--model"), "{mend}");
+    let other = format!("{}protocol = \"messages\"\n", provider(&nothing));
+    assert!(fails(&other, &["--model", "m"], "answer", "404").contains("protocol (now \"messages\")"));
     let chatty = Upstream::start(|request| match request.json["tools"].is_array() {
         true => chat::say("I would rather talk."),
         false => good(request),

@@ -1,9 +1,10 @@
 //! `codex-proxyctl providers`: which there could be, which there are, one more, and whether one works.
 //!
 //! `add` edits the user's own `config.toml` (`edit.rs`, PURE) and writes nothing that the configuration's own reader
-//! would refuse. `test` is `trial.rs`.
+//! would refuse. `test` is `trial.rs`; `remedy.rs` (PURE) says what to do about what it finds.
 
 pub mod edit;
+pub mod remedy;
 pub mod trial;
 
 use std::io::{IsTerminal, Read};

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::super::{CtlError, Outcome, doctor, json_line, lines};
+use super::remedy;
 use crate::codec::listing::Listing;
 use crate::codec::seal::Sealer;
 use crate::config::Settings;
@@ -42,6 +43,8 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,
+    /// It may be no fault.
+    Warn,
     Failed,
     Skipped,
 }
@@ -87,6 +90,10 @@ pub async fn test(options: &Options, paths: &Paths, say: &mut dyn FnMut(&str)) -
     let ok = steps.iter().all(|step| step.verdict != Verdict::Failed);
     let text = if options.json {
         json_line(&Report { ok, provider: &provider.name, steps: &steps })?
+    } else if ok && options.free {
+        let lists = steps.iter().any(|step| step.id == "models" && step.verdict == Verdict::Ok);
+        let what = if lists { "lists models" } else { "can be reached" };
+        lines(&[format!("{} {what}; nothing was asked of it", provider.name)])
     } else if ok {
         lines(&[format!("{} works", provider.name)])
     } else {
@@ -107,6 +114,7 @@ impl Trial<'_> {
         if !self.silent {
             let word = match verdict {
                 Verdict::Ok => "ok",
+                Verdict::Warn => "warn",
                 Verdict::Failed => "failed",
                 Verdict::Skipped => "skipped",
             };
@@ -238,7 +246,7 @@ impl Trial<'_> {
                 None
             }
             Err(error) => {
-                self.failed("key", chain(&error), "put the key there");
+                self.failed("key", chain(&error), remedy::of_key(&error));
                 None
             }
         }
@@ -297,17 +305,20 @@ impl Trial<'_> {
                 Some(models)
             }
             Err(failure) if matches!(failure.upstream_status, Some(404 | 405 | 501)) => {
-                self.skipped(&["models"], &format!("{} has no list of models", provider.name));
+                let longer = remedy::longer_address(provider).filter(|_| provider.listing != Listing::None);
+                match longer {
+                    Some(longer) => self.note(
+                        "models",
+                        Verdict::Warn,
+                        format!("no list of models at {}", provider.models_url()),
+                        format!("base_url has no path; if the answer fails, try {longer:?}"),
+                    ),
+                    None => self.skipped(&["models"], &format!("{} has no list of models", provider.name)),
+                }
                 Some(Vec::new())
             }
             Err(failure) => {
-                let mend = match failure.kind {
-                    FailureKind::Credentials => "put a valid key where the configuration says (providers list)",
-                    FailureKind::Budget => "top up the account",
-                    FailureKind::Upgrade => "update codex-proxy, or give the headers that the provider wants (headers)",
-                    FailureKind::RateLimit | FailureKind::Overload => "wait, and try again",
-                    _ => "check base_url and protocol",
-                };
+                let mend = remedy::of(failure.kind, failure.upstream_status.is_some(), provider);
                 self.failed("models", failure.message, mend);
                 None
             }
@@ -325,8 +336,12 @@ impl Trial<'_> {
                 self.failed("answer", format!("{model} answers with nothing"), "try another model");
                 false
             }
-            Err(why) => {
-                self.failed("answer", why, "name another model with --model; `codex-proxyctl models list` shows some");
+            Err(refusal) => {
+                let mend = refusal.kind.map_or_else(
+                    || "try again, or another model with --model".to_owned(),
+                    |kind| remedy::of(kind, true, provider),
+                );
+                self.failed("answer", refusal.message, mend);
                 false
             }
         }
@@ -355,7 +370,17 @@ impl Trial<'_> {
                 format!("{model} answered without calling the tool it was told to call"),
                 "Codex works by tools: take another model, or serve this one with a chat template for tools",
             ),
-            Err(why) => self.failed("tools", why, "the model or its server may not know tools: take another"),
+            // It answered without tools just now, so what it refuses are these.
+            Err(refusal) => match refusal.kind {
+                Some(kind @ (FailureKind::RateLimit | FailureKind::Overload | FailureKind::Budget)) => {
+                    self.failed("tools", refusal.message, remedy::of(kind, true, provider));
+                }
+                _ => self.failed(
+                    "tools",
+                    refusal.message,
+                    "the model or its server may not know tools: take another",
+                ),
+            },
         }
     }
 }
@@ -409,7 +434,7 @@ impl OwnProxy {
     }
 
     /// The items of the answer.
-    async fn ask(&self, provider: &str, model: &str, text: &str, tools: &[Value]) -> Result<Vec<Value>, String> {
+    async fn ask(&self, provider: &str, model: &str, text: &str, tools: &[Value]) -> Result<Vec<Value>, Refusal> {
         let body = json!({
             "model": format!("{provider}/{model}"),
             "stream": true,
@@ -422,19 +447,19 @@ impl OwnProxy {
         let asking = async {
             let request = self.http.post(&self.url).bearer_auth(&self.token).body(body.to_string());
             let request = request.header("content-type", "application/json");
-            let mut answer = request.send().await.map_err(|error| chain(&error))?;
+            let mut answer = request.send().await.map_err(|error| Refusal::of(chain(&error)))?;
             let status = answer.status();
             let mut bytes = Vec::new();
-            while let Some(chunk) = answer.chunk().await.map_err(|error| chain(&error))? {
+            while let Some(chunk) = answer.chunk().await.map_err(|error| Refusal::of(chain(&error)))? {
                 bytes.extend_from_slice(&chunk);
                 if bytes.len() > ANSWER_BYTES_MAX {
-                    return Err(format!("the answer does not end within {ANSWER_BYTES_MAX} bytes"));
+                    return Err(Refusal::of(format!("the answer does not end within {ANSWER_BYTES_MAX} bytes")));
                 }
             }
             let text = String::from_utf8_lossy(&bytes);
-            if status.is_success() { items(&text) } else { Err(words(&text)) }
+            if status.is_success() { items(&text) } else { Err(refusal(&text)) }
         };
-        let slow = |_| Err(format!("no whole answer within {} s", ANSWER_LIMIT.as_secs()));
+        let slow = |_| Err(Refusal::of(format!("no whole answer within {} s", ANSWER_LIMIT.as_secs())));
         tokio::time::timeout(ANSWER_LIMIT, asking).await.unwrap_or_else(slow)
     }
 
@@ -447,8 +472,22 @@ impl OwnProxy {
     }
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+struct Refusal {
+    /// As our own proxy has it; `None`: it did not say.
+    kind: Option<FailureKind>,
+    message: String,
+}
+
+impl Refusal {
+    fn of(message: String) -> Self {
+        Self { kind: None, message }
+    }
+}
+
 /// The items of a stream of our own proxy, or why it failed.
-fn items(text: &str) -> Result<Vec<Value>, String> {
+fn items(text: &str) -> Result<Vec<Value>, Refusal> {
     let mut items = Vec::new();
     for line in text.lines() {
         let Some(event) = line.strip_prefix("data:") else { continue };
@@ -457,19 +496,21 @@ fn items(text: &str) -> Result<Vec<Value>, String> {
             Some("response.output_item.done") => items.push(event["item"].take()),
             Some("response.failed") => {
                 let message = event["response"]["error"]["message"].as_str().unwrap_or_default();
-                return Err(format!("the answer breaks off: {message}"));
+                return Err(Refusal::of(format!("the answer breaks off: {message}")));
             }
             Some("response.completed" | "response.incomplete") => return Ok(items),
             _ => {}
         }
     }
-    Err("the answer has no end".to_owned())
+    Err(Refusal::of("the answer has no end".to_owned()))
 }
 
-/// The message of an error of our own proxy.
-fn words(text: &str) -> String {
+/// An error of our own proxy.
+fn refusal(text: &str) -> Refusal {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
-    body["error"]["message"].as_str().unwrap_or(text).to_owned()
+    let code = body["error"]["code"].as_str();
+    let kind = FailureKind::ALL.into_iter().find(|kind| Some(kind.row().code) == code);
+    Refusal { kind, message: body["error"]["message"].as_str().unwrap_or(text).to_owned() }
 }
 
 #[cfg(test)]
@@ -480,9 +521,10 @@ mod tests {
     fn streams_are_read_to_their_end() {
         let item = "data: {\"type\":\"response.output_item.done\",\"item\":{\"type\":\"message\"}}\n\n";
         assert_eq!(items(&format!("{item}data: {{\"type\":\"response.completed\"}}\n\n")).unwrap().len(), 1);
-        assert!(items(item).unwrap_err().contains("no end"));
+        assert!(items(item).unwrap_err().message.contains("no end"));
         let failed = "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"message\":\"gone\"}}}\n\n";
-        assert!(items(failed).unwrap_err().contains("gone"));
-        assert_eq!(words(r#"{"error":{"message":"no"}}"#), "no");
+        assert!(items(failed).unwrap_err().message.contains("gone"));
+        let refused = refusal(r#"{"error":{"code":"upstream_credentials","message":"no"}}"#);
+        assert_eq!((refused.kind, refused.message.as_str()), (Some(FailureKind::Credentials), "no"));
     }
 }
