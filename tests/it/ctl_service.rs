@@ -318,6 +318,39 @@ fn the_doctor_finds_nothing_wrong_with_what_works() {
 }
 
 #[test]
+fn the_doctor_says_of_a_provider_what_a_test_of_it_says() {
+    let home = Home::new();
+    let server = Server::start(|seen| {
+        let body: &[u8] = match seen.line.split(' ').nth(1).unwrap_or_default() {
+            "/page/models" => return (200, "text/html", b"<html>Welcome</html>".to_vec()),
+            "/google/models?pageSize=1000" => br#"{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}"#,
+            "/open/models" => return (200, "application/json", br#"{"data":[{"id":"m"}]}"#.to_vec()),
+            path => panic!("{path}"),
+        };
+        (400, "application/json", body.to_vec())
+    });
+    fs::create_dir_all(home.path(".config/codex-proxy")).unwrap();
+    let provider = |name: &str, more: &str| {
+        format!("[providers.{name}]\nbase_url = \"http://127.0.0.1:{}/{name}\"\n{more}\n", server.port)
+    };
+    let config = [
+        provider("page", ""),
+        provider("google", "protocol = 'gemini'\nkey = { env = 'GOOGLE' }"),
+        provider("open", ""),
+    ];
+    fs::write(home.path(".config/codex-proxy/config.toml"), config.concat()).unwrap();
+    let done = home.ctl_with(&["doctor"], &[("GOOGLE", "AIza-nobody")]);
+    for words in ["fail  provider:page: ", "fail  provider:google: ", "ok    provider:open: 127.0.0.1 lists 1 models"] {
+        assert!(done.stdout.contains(words), "{words}: {done:?}");
+    }
+    assert!(done.stdout.contains("not a list of models"), "{done:?}");
+    assert!(done.stdout.contains("refuses the API key") && done.stdout.contains("environment variable GOOGLE"), "{done:?}");
+    assert!(!done.stdout.contains("takes the key") && !done.stdout.contains("AIza"), "{done:?}");
+    let tested = home.ctl_with(&["providers", "test", "google"], &[("GOOGLE", "AIza-nobody")]);
+    assert!(tested.stdout.contains("refuses the API key"), "{tested:?}");
+}
+
+#[test]
 fn the_doctor_names_what_is_wrong_and_what_mends_it() {
     let managed = Managed::still(free_port(), ["failed", "failed", "inactive"]);
     fs::create_dir_all(managed.home.path(".config/codex-proxy")).unwrap();

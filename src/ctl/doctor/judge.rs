@@ -4,8 +4,11 @@
 use serde::Serialize;
 
 use crate::config::credentials::KeySource;
+use crate::config::settings::Provider;
 use crate::ctl::codex_config::{Inspected, PROVIDER_ID};
+use crate::ctl::providers::remedy;
 use crate::ctl::units::{self, Evidence, State, Units, Watch};
+use crate::model::failure::{Failure, FailureKind};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -262,62 +265,52 @@ pub fn dotenv(text: &str) -> Vec<(String, String)> {
 }
 
 /// What asking a provider for its models came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Reached {
-    /// It answered with this status.
-    Status(u16),
-    /// Its name has no address.
-    NoName(String),
-    /// Nothing takes connections there.
-    NoConnection(String),
-    /// There is a connection, and no answer over it: mostly TLS.
-    NoAnswer(String),
+    /// It lists so many.
+    Listed(usize),
+    /// It does not; by the same classes as everywhere.
+    Failed(Failure),
     /// It did not answer in time.
     Slow(u64),
-    /// There is no key to ask with.
-    NoKey(String),
+    /// There is no key to ask with: why, and what to do.
+    NoKey(String, &'static str),
     /// The key is only there inside the service.
     KeyElsewhere,
 }
 
-/// One provider (or one account of it); `host` is for people, `through` the proxy of the environment.
-pub fn provider(name: &str, host: &str, through: Option<&str>, reached: &Reached) -> Check {
+/// One provider, by that name (or one account of it); `through` the proxy of the environment.
+pub fn provider(name: &str, provider: &Provider, through: Option<&str>, reached: Reached) -> Check {
     let id = format!("provider:{name}");
+    let host = provider.base_url.host_str().unwrap_or_default();
     let through = through.map(|name| format!(" (through the proxy of {name})")).unwrap_or_default();
-    let network = "check the network, base_url, and the proxy variables";
     match reached {
-        Reached::Status(200..=299) => Check::ok(id, format!("{host} answers and takes the key{through}")),
-        Reached::Status(status @ (401 | 403)) => Check::fail(
-            id,
-            format!("{host} refuses the key ({status}){through}"),
-            "put a valid key where the configuration says",
-        ),
-        Reached::Status(402) => Check::fail(id, format!("{host} says that the account is empty (402)"), "top it up"),
-        Reached::Status(status @ (404 | 405)) => Check::warn(
-            id,
-            format!("{host} answers, but has no list of models there ({status}){through}"),
-            "if requests fail, check base_url",
-        ),
-        Reached::Status(429) => Check::warn(id, format!("{host} answers, but limits the rate (429)"), "wait"),
-        Reached::Status(status @ 500..) => Check::warn(
-            id,
-            format!("{host} is in trouble of its own ({status}){through}"),
-            "wait, or add a route elsewhere",
-        ),
-        Reached::Status(status) => {
-            Check::warn(id, format!("{host} answers {status}{through}"), "if requests fail, check base_url")
+        // Whether it looked at the key is not known: some list their models to everybody.
+        Reached::Listed(count) => Check::ok(id, format!("{host} lists {count} models{through}")),
+        Reached::Failed(failure) => {
+            let status = failure.upstream_status;
+            let found = format!("{host}{through}: {}", failure.message);
+            let mend = remedy::of(failure.kind, status.is_some(), provider);
+            match failure.kind {
+                _ if matches!(status, Some(404 | 405 | 501)) => {
+                    let mend = match remedy::longer_address(provider) {
+                        Some(longer) => format!("base_url has no path; if requests fail, try {longer:?}"),
+                        None => "if requests fail, check base_url".to_owned(),
+                    };
+                    Check::warn(id, format!("{host} answers, but has no list of models there{through}"), mend)
+                }
+                FailureKind::RateLimit | FailureKind::Overload => Check::warn(id, found, mend),
+                FailureKind::Upstream | FailureKind::Caller | FailureKind::Operator if status.is_some() => {
+                    Check::warn(id, found, mend)
+                }
+                _ => Check::fail(id, found, mend),
+            }
         }
-        Reached::NoName(why) => Check::fail(id, format!("the name {host} cannot be resolved: {why}"), network),
-        Reached::NoConnection(why) => Check::fail(id, format!("{host} takes no connection{through}: {why}"), network),
-        Reached::NoAnswer(why) => Check::fail(
-            id,
-            format!("connected to {host}, but no answer{through}: {why}"),
-            "if it is a certificate: is a proxy in between, is ca-certificates installed?",
-        ),
         Reached::Slow(seconds) => {
-            Check::fail(id, format!("no answer from {host} within {seconds} s{through}"), network)
+            let mend = remedy::of(FailureKind::Timeout, false, provider);
+            Check::fail(id, format!("no answer from {host} within {seconds} s{through}"), mend)
         }
-        Reached::NoKey(why) => Check::fail(id, why, "put the key there"),
+        Reached::NoKey(why, mend) => Check::fail(id, why, mend),
         Reached::KeyElsewhere => Check::warn(id, "not asked: its key is given to the service alone", "nothing"),
     }
 }
@@ -447,16 +440,31 @@ mod tests {
 
     #[test]
     fn a_provider_fails_where_it_cannot_serve() {
-        let judged = |reached: Reached| provider("p", "h", None, &reached).verdict;
-        assert_eq!(judged(Reached::Status(200)), Verdict::Ok);
-        for status in [404, 429, 503, 302] {
-            assert_eq!(judged(Reached::Status(status)), Verdict::Warn, "{status}");
+        let text = "[providers.p]\nbase_url = 'http://127.0.0.1:1'\n";
+        let settings = crate::config::parse(&[(std::path::Path::new("c"), text)]).unwrap();
+        let judged = |reached: Reached| provider("p", &settings.providers["p"], None, reached);
+        let failed = |kind, status: Option<u16>| {
+            Reached::Failed(Failure { upstream_status: status, ..Failure::new(kind, "why") })
+        };
+        assert_eq!(judged(Reached::Listed(2)).verdict, Verdict::Ok);
+        for (kind, status) in [
+            (FailureKind::Operator, Some(404)),
+            (FailureKind::RateLimit, Some(429)),
+            (FailureKind::Upstream, Some(502)),
+            (FailureKind::Overload, Some(503)),
+        ] {
+            assert_eq!(judged(failed(kind, status)).verdict, Verdict::Warn, "{kind:?}");
         }
-        for reached in
-            [Reached::Status(401), Reached::NoName(String::new()), Reached::Slow(1), Reached::NoKey(String::new())]
-        {
-            assert_eq!(judged(reached), Verdict::Fail);
+        for reached in [
+            failed(FailureKind::Credentials, Some(400)),
+            failed(FailureKind::Upstream, None),
+            failed(FailureKind::NameResolution, None),
+            Reached::Slow(1),
+            Reached::NoKey(String::new(), ""),
+        ] {
+            assert_eq!(judged(reached.clone()).verdict, Verdict::Fail, "{reached:?}");
         }
+        assert!(judged(failed(FailureKind::Operator, Some(404))).mend.contains("127.0.0.1:1/v1"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use self::judge::{Check, Reached, TokenFile, Verdict};
 use super::units::{Evidence, PORT, Units};
+use super::providers::remedy;
 use super::{CtlError, Outcome, catalogue, codex_config, json_line, lines, logs, manager, setup, status};
 use crate::config::credentials::{KeyError, KeySource, Surroundings};
 use crate::config::settings::{HeaderSource, Provider};
@@ -22,11 +23,12 @@ use crate::host::log::chain;
 use crate::host::paths::Paths;
 use crate::host::{cataloguefile, secretfile};
 use crate::proxy::listing;
+use crate::proxy::upstream::Upstreams;
 
 /// For one provider; a slow network needs a name, a connection and a handshake in it.
-const PROVIDER_LIMIT: Duration = Duration::from_secs(8);
-/// To tell which hop fails, after one did.
-const HOP_LIMIT: Duration = Duration::from_secs(3);
+const PROVIDER_LIMIT: Duration = Duration::from_secs(14);
+/// Of these; less, so that it is told which of them was slow.
+const CONNECT_LIMIT: Duration = Duration::from_secs(8);
 const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
@@ -198,12 +200,11 @@ async fn probe_providers(settings: Option<&Settings>, variables: Option<&[String
                 matches!((&key, variables), (Some(KeySource::Env(name)), Some(known)) if known.contains(name));
             probes.spawn(async move {
                 let reached = match reach(&provider, key.as_ref()).await {
-                    Reached::NoKey(_) if of_the_service => Reached::KeyElsewhere,
+                    Reached::NoKey(..) if of_the_service => Reached::KeyElsewhere,
                     reached => reached,
                 };
-                let host = provider.base_url.host_str().unwrap_or_default().to_owned();
                 let through = if provider.is_loopback() { None } else { proxy_variable() };
-                judge::provider(&name, &host, through, &reached)
+                judge::provider(&name, &provider, through, reached)
             });
         }
     }
@@ -221,14 +222,11 @@ pub(super) fn proxy_variable() -> Option<&'static str> {
 async fn reach(provider: &Provider, key: Option<&KeySource>) -> Reached {
     let surroundings = Surroundings::from_env();
     let ask = async {
-        let request = match request(provider) {
-            Ok(request) => request,
-            Err(why) => return Reached::NoAnswer(why),
-        };
         let key = match key {
             Some(key) => match key.resolve(&surroundings).await {
                 Ok(key) => Some(key),
-                Err(error) => return no_key(&error),
+                Err(KeyError::NoDirectory(KeySource::Credential(_), _)) => return Reached::KeyElsewhere,
+                Err(error) => return Reached::NoKey(chain(&error), remedy::of_key(&error)),
             },
             None => None,
         };
@@ -238,57 +236,11 @@ async fn reach(provider: &Provider, key: Option<&KeySource>) -> Reached {
         {
             return Reached::KeyElsewhere;
         }
-        let headers = match listing::headers(provider, key.as_ref(), &surroundings).await {
-            Ok(headers) => headers,
-            Err(failure) => return Reached::NoKey(failure.message),
-        };
-        match request.headers(headers).send().await {
-            Ok(answer) => Reached::Status(answer.status().as_u16()),
-            Err(error) if error.is_connect() => failed_hop(provider, chain(&error.without_url())).await,
-            Err(error) => Reached::NoAnswer(chain(&error.without_url())),
+        match listing::ask(&Upstreams::new(CONNECT_LIMIT), provider, key.as_ref(), &surroundings).await {
+            Ok(models) => Reached::Listed(models.len()),
+            Err(failure) => Reached::Failed(failure),
         }
     };
-    let limit = PROVIDER_LIMIT + 2 * HOP_LIMIT;
-    tokio::time::timeout(limit, ask).await.unwrap_or(Reached::Slow(limit.as_secs()))
-}
-
-fn no_key(error: &KeyError) -> Reached {
-    match error {
-        KeyError::NoDirectory(KeySource::Credential(_), _) => Reached::KeyElsewhere,
-        error => Reached::NoKey(chain(error)),
-    }
-}
-
-fn request(provider: &Provider) -> Result<reqwest::RequestBuilder, String> {
-    // An error says that one was installed before.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder()
-        .user_agent(concat!("codex-proxyctl/", env!("CARGO_PKG_VERSION")))
-        .timeout(PROVIDER_LIMIT)
-        .redirect(reqwest::redirect::Policy::none());
-    let builder = if provider.is_loopback() { builder.no_proxy() } else { builder };
-    let client = builder.build().map_err(|error| chain(&error))?;
-    Ok(client.get(provider.models_url()))
-}
-
-/// Which hop it was: the name, the connection, or what came over it. Behind a proxy only that can be tried.
-async fn failed_hop(provider: &Provider, why: String) -> Reached {
-    let url = &provider.base_url;
-    let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
-        return Reached::NoConnection(why);
-    };
-    if proxy_variable().is_some() && !provider.is_loopback() {
-        return Reached::NoConnection(why);
-    }
-    let host = host.trim_matches(['[', ']']);
-    let addresses: Vec<_> = match tokio::time::timeout(HOP_LIMIT, tokio::net::lookup_host((host, port))).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => return Reached::NoName(error.to_string()),
-        Err(_) => return Reached::NoName(format!("no answer within {} s", HOP_LIMIT.as_secs())),
-    };
-    match tokio::time::timeout(HOP_LIMIT, tokio::net::TcpStream::connect(&addresses[..])).await {
-        Ok(Ok(_)) => Reached::NoAnswer(why),
-        Ok(Err(error)) => Reached::NoConnection(error.to_string()),
-        Err(_) => Reached::NoConnection(format!("no answer within {} s", HOP_LIMIT.as_secs())),
-    }
+    let slow = Reached::Slow(PROVIDER_LIMIT.as_secs());
+    tokio::time::timeout(PROVIDER_LIMIT, ask).await.unwrap_or(slow)
 }

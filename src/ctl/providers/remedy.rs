@@ -15,6 +15,9 @@ pub fn of(kind: FailureKind, by_host: bool, provider: &Provider) -> String {
         FailureKind::Budget => "top up the account".to_owned(),
         FailureKind::Upgrade => "update codex-proxy, or give the headers that the provider wants (headers)".to_owned(),
         FailureKind::RateLimit | FailureKind::Overload => "wait, and try again".to_owned(),
+        FailureKind::Connection if provider.is_loopback() => {
+            "start the server, or check the port in base_url".to_owned()
+        }
         FailureKind::NameResolution | FailureKind::Connection | FailureKind::Timeout => {
             "check the network, base_url, and the proxy variables".to_owned()
         }
