@@ -53,6 +53,16 @@ pub fn normalise(text: &str, bare_path: &str) -> Result<Url, &'static str> {
     Ok(url)
 }
 
+/// The compatible face beside a server's own interface, where that was pasted: `url` with `/v1` for one of `own` at the
+/// end of its path.
+pub fn compatible(mut url: Url, own: &[&str]) -> Url {
+    let path = url.path().to_owned();
+    if let Some(before) = own.iter().find_map(|own| path.strip_suffix(own)) {
+        url.set_path(&format!("{before}/v1"));
+    }
+    url
+}
+
 /// `base` with `suffix` (`/chat/completions`) behind its path.
 pub fn under(base: &Url, suffix: &str) -> Url {
     let mut url = base.clone();
@@ -135,6 +145,15 @@ mod tests {
         assert_eq!(normalise("http://h.example:1/", "").unwrap().as_str(), "http://h.example:1/");
         assert_eq!(normalise("http://h.example/api", "/v1").unwrap().as_str(), "http://h.example/api");
         assert_eq!(normalise("http://h.example/chat/completions", "/v1").unwrap().as_str(), "http://h.example/");
+    }
+
+    #[test]
+    fn a_servers_own_interface_stands_for_the_compatible_one() {
+        let url = |text| compatible(normalise(text, "/v1").unwrap(), &["/api"]).to_string();
+        assert_eq!(url("http://h:1/api/"), "http://h:1/v1");
+        assert_eq!(url("http://h:1/box/api"), "http://h:1/box/v1");
+        assert_eq!(url("http://h:1/v1"), "http://h:1/v1");
+        assert_eq!(url("http://h:1/api/v1"), "http://h:1/api/v1");
     }
 
     #[test]

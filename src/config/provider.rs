@@ -76,7 +76,9 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
     let protocol = protocol(&mut section, preset, report);
     let dialect = dialect(&mut section, protocol, preset, report);
     let bare_path = bare_path(protocol, preset, dialect);
-    let base_url = address(name, &mut section, preset, bare_path, preset_wrong, report);
+    let own = own_interface(preset, dialect);
+    let base_url = address(name, &mut section, preset, bare_path, preset_wrong, report)
+        .map(|url| base_url::compatible(url, own));
     let accounts = accounts(&mut section, report);
     let headers = headers(&mut section, report);
     let images = section.flag("images", report).unwrap_or(preset.is_some_and(|preset| preset.images));
@@ -226,6 +228,20 @@ fn bare_path(
     let by_protocol = || protocol.and_then(endpoint::bare_path);
     let by_dialect = || dialect.map_or("", |dialect| Preset::path_for_dialect(dialect.name));
     preset.map(Preset::path).or_else(by_protocol).unwrap_or_else(by_dialect)
+}
+
+/// Where a server that has an interface of its own beside the compatible one is spoken to in that: Ollama's
+/// documentation shows `/api/chat`, LM Studio's `/api/v0` and `/api/v1/chat`.
+fn own_interface(
+    preset: Option<&'static Preset>,
+    dialect: Option<&'static Dialect>,
+) -> &'static [&'static str] {
+    let of_dialect = dialect.map(|dialect| dialect.name).filter(|name| *name != "generic");
+    match of_dialect.or(preset.map(|preset| preset.dialect)) {
+        Some("ollama") => &["/api", "/api/chat", "/api/generate", "/api/tags"],
+        Some("lmstudio") => &["/api/v0", "/api/v1", "/api/v1/chat"],
+        _ => &[],
+    }
 }
 
 /// The base URL, over the preset's.
@@ -460,6 +476,18 @@ mod tests {
         assert_eq!(provider("base_url = 'http://box:9'\ndialect = 'vllm'").base_url.as_str(), "http://box:9/v1");
         assert_eq!(provider("base_url = 'http://box:9'").base_url.as_str(), "http://box:9/");
         assert_eq!(provider("base_url = 'http://localhost:9'\npreset = 'ollama'").base_url.path(), "/v1");
+    }
+
+    #[test]
+    fn the_own_interface_of_a_local_server_is_not_spoken_to() {
+        let path = |text: &str| provider(text).base_url.path().to_owned();
+        for written in ["/api", "/api/", "/api/chat", "/api/tags"] {
+            assert_eq!(path(&format!("preset = 'ollama'\nbase_url = 'http://h:1{written}'")), "/v1", "{written}");
+        }
+        assert_eq!(path("preset = 'ollama'\nprotocol = 'responses'\nbase_url = 'http://h:1/api'"), "/v1");
+        assert_eq!(path("dialect = 'lmstudio'\nbase_url = 'http://h:1/api/v0/chat/completions'"), "/v1");
+        assert_eq!(path("base_url = 'http://h:1/api'"), "/api");
+        assert_eq!(path("preset = 'openrouter'\nbase_url = 'http://h:1/api'\naccounts = []"), "/api");
     }
 
     #[test]
