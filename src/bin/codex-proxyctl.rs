@@ -295,6 +295,9 @@ struct AddArgs {
     /// It needs no key
     #[arg(long, group = "key")]
     no_key: bool,
+    /// Taken only to say, without repeating it, that it does not belong here
+    #[arg(long = "key", hide = true, num_args = 0..=1, allow_hyphen_values = true, value_name = "KEY")]
+    key_itself: Option<Option<String>>,
     /// Offer this model of it, by its id there, or as NAME=ID; again for more
     #[arg(long = "model", value_name = "[NAME=]ID")]
     models: Vec<String>,
@@ -425,6 +428,7 @@ async fn providers(command: ProvidersCommand, paths: &Paths) -> Result<Outcome, 
                 key_command: args.key_command,
                 key_stdin: args.key_stdin,
                 no_key: args.no_key,
+                key_itself: args.key_itself.is_some(),
                 models: args.models,
                 replace: args.replace,
                 dry_run: args.dry_run,

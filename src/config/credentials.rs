@@ -70,6 +70,20 @@ impl fmt::Display for Secret {
     }
 }
 
+/// What keys of providers begin with.
+const KEY_BEGINNINGS: &[&str] =
+    &["sk-", "sk_", "gsk_", "hf_", "xai-", "AIza", "nvapi-", "r8_", "pplx-", "csk-", "tgp_", "fw_"];
+/// Shorter ones are names that begin alike.
+const KEY_LENGTH_MIN: usize = 16;
+
+/// Whether the text is a key, by its beginning: people paste it where only its place belongs.
+pub fn looks_like_a_key(text: &str) -> bool {
+    text.len() >= KEY_LENGTH_MIN
+        && text.contains(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && !text.contains('/')
+        && KEY_BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
+}
+
 /// Where a key is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {

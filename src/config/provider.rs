@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     base_url,
-    credentials::{KeySource, Secret},
+    credentials::{KeySource, Secret, looks_like_a_key},
     defaults, endpoint,
     error::{ConfigError, Report},
     fragment::Value,
@@ -336,7 +336,8 @@ pub(super) fn key_source(entry: &Entry<'_>, report: &mut Report) -> Option<KeySo
     if let Some(entry) = env {
         let name = entry.text(report)?;
         let lawful = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if name.is_empty() || !name.chars().all(lawful) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        let is_name = !name.is_empty() && name.chars().all(lawful) && !name.starts_with(|c: char| c.is_ascii_digit());
+        if !is_name || looks_like_a_key(name) {
             entry.refuse("must be the name of an environment variable, not the key itself", report);
             return None;
         }

@@ -152,6 +152,28 @@ fn what_is_wrong_is_named_by_its_flag_and_nothing_is_written() {
         assert!(done.stderr.contains(flag) && done.stderr.contains(words), "{arguments:?}: {done:?}");
         assert!(!home.path(".config").exists(), "{arguments:?}");
     }
+    // A key in the place of its place.
+    let pasted = "gsk_4fJ2kLmN9pQr8sTu";
+    for arguments in [
+        ["--key-env", pasted],
+        ["--key-env", "aVeryLongLowerCaseThingThatIsNoName"],
+        ["--key-credential", pasted],
+        ["--key-command", pasted],
+        ["--key-file", pasted],
+        ["--key", pasted],
+        ["--key", "-starts-with-a-dash"],
+    ] {
+        let done = home.ctl(&[&["providers", "add", "groq"][..], &arguments].concat());
+        assert_eq!(done.code, Some(2), "{arguments:?}: {done:?}");
+        assert!(done.stderr.contains(&format!("{}: must say where", arguments[0])), "{arguments:?}: {done:?}");
+        assert!(done.stderr.contains("--key-stdin") && !format!("{done:?}").contains(arguments[1]), "{done:?}");
+        assert!(!home.path(".config").exists(), "{arguments:?}");
+    }
+    let equals = home.ctl(&["providers", "add", "groq", &format!("--key={pasted}")]);
+    assert!(equals.code == Some(2) && !format!("{equals:?}").contains(pasted), "{equals:?}");
+    let set = [("my_own_variable_in_lower_case", KEY)];
+    let done = home.ctl_with(&["providers", "add", "groq", "--key-env", set[0].0, "--dry-run"], &set);
+    assert_eq!(done.code, Some(0), "{done:?}");
     let both = home.ctl(&["providers", "add", "deepseek", "--key-env", "A", "--no-key"]);
     assert_eq!(both.code, Some(2), "{both:?}");
     let empty = ctl_told(&home, &["providers", "add", "deepseek", "--key-stdin"], " \n");

@@ -16,7 +16,7 @@ use self::edit::{EditError, Key, Wanted};
 use super::proxy_bus::{self, Reload};
 use super::setup::{config_path, difference, exchange, follow_links, read_text};
 use super::{CtlError, Outcome, codex_config, json_line, lines, table};
-use crate::config::credentials::{KEY_BYTES_MAX, Surroundings};
+use crate::config::credentials::{KEY_BYTES_MAX, Surroundings, looks_like_a_key};
 use crate::config::presets::{PRESETS, Preset};
 use crate::config::settings::{Account, Provider};
 use crate::config::{self, ConfigError, ConfigErrors, Layers, Settings};
@@ -26,6 +26,8 @@ use crate::host::paths::Paths;
 
 /// How often a file that changes under our hands is taken up again.
 const TRIES_MAX: usize = 5;
+/// Names of variables are rarely so long, and keys rarely shorter.
+const VARIABLE_LENGTH_ODD: usize = 24;
 /// As `--preset`: the name is not to be taken for that of a preset.
 const NO_PRESET: &str = "none";
 
@@ -201,6 +203,8 @@ pub struct AddOptions {
     pub key_stdin: bool,
     /// See `key_env`; it needs none.
     pub no_key: bool,
+    /// The key itself was given as an argument, which is refused.
+    pub key_itself: bool,
     /// `ID` or `NAME=ID`.
     pub models: Vec<String>,
     /// Write over what is there.
@@ -289,6 +293,7 @@ fn wanted(options: &AddOptions, key_file: &Path, paths: &Paths) -> Result<Wanted
             options.name
         )));
     }
+    refuse_keys(options)?;
     let key = if let Some(name) = &options.key_env {
         Some(Key::Env(name.clone()))
     } else if let Some(path) = &options.key_file {
@@ -326,6 +331,31 @@ fn wanted(options: &AddOptions, key_file: &Path, paths: &Paths) -> Result<Wanted
         key,
         models,
     })
+}
+
+/// Keys given where the place of one belongs. What was given is not repeated.
+fn refuse_keys(options: &AddOptions) -> Result<(), CtlError> {
+    let env = options.key_env.as_deref();
+    let file = options.key_file.as_deref().and_then(Path::to_str);
+    let given = [
+        ("--key-env", env),
+        ("--key-file", file),
+        ("--key-credential", options.key_credential.as_deref()),
+        ("--key-command", options.key_command.as_deref()),
+    ];
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    // Names of variables are in capitals by custom; what is as long as a key and is not, and is none here, is no name.
+    let odd = |name: &&str| {
+        name.len() >= VARIABLE_LENGTH_ODD && name.contains(|c: char| c.is_ascii_lowercase()) && !is_set(name)
+    };
+    let pasted = given.iter().find(|(_, text)| text.is_some_and(looks_like_a_key)).map(|(flag, _)| *flag);
+    match pasted.or(env.filter(odd).map(|_| "--key-env")).or(options.key_itself.then_some("--key")) {
+        None => Ok(()),
+        Some(flag) => Err(CtlError::Arguments(format!(
+            "{flag}: must say where the key is, not the key itself, which others could read there; `--key-stdin` asks for \
+             the key and keeps it"
+        ))),
+    }
 }
 
 /// A path as the configuration takes it: absolute, or from the home directory on.
