@@ -23,6 +23,9 @@ pub(crate) struct Cli {
 enum Command {
     /// Say whether the proxy serves, and if not, which command mends it; exits 0 serving, 1 in trouble, 3 not running
     Status {
+        /// The proxy's port on 127.0.0.1 [default: that of codex-proxy.socket, else the one Codex is set up for, else 8459]
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
         /// For programs; keys are only ever added
         #[arg(long)]
         json: bool,
@@ -41,6 +44,9 @@ enum Command {
     },
     /// Check everything that proxy, service, Codex and providers need of each other; exits 1 if something fails
     Doctor {
+        /// The proxy's port on 127.0.0.1 [default: that of codex-proxy.socket, else the one Codex is set up for, else 8459]
+        #[arg(long, value_name = "N")]
+        port: Option<u16>,
         /// Codex's directory [default: $CODEX_HOME, else ~/.codex]
         #[arg(long, value_name = "DIR")]
         codex_home: Option<PathBuf>,
@@ -122,7 +128,7 @@ enum Command {
     Catalogue(CatalogueCommand),
     /// Play the built-in demo model against the running proxy
     Demo {
-        /// The proxy's port on 127.0.0.1 [default: that of codex-proxy.socket, else 8459]
+        /// The proxy's port on 127.0.0.1 [default: that of codex-proxy.socket, else the one Codex is set up for, else 8459]
         #[arg(long, value_name = "N")]
         port: Option<u16>,
         /// Write the demo's file into this directory instead of a fresh temporary one
@@ -156,7 +162,8 @@ impl From<By> for usage::Key {
 
 #[derive(Args)]
 struct SetupArgs {
-    /// The proxy's port on 127.0.0.1 [default: that of codex-proxy.socket, moved if it is taken; else 8459]
+    /// The proxy's port on 127.0.0.1 [default: that of codex-proxy.socket, moved if it is taken; else as it was set up
+    /// before, else 8459]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
     /// The model to select [default: the first of your config.toml that the running proxy offers]
@@ -360,12 +367,14 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<u8, CtlError> {
     let Outcome { text, code } = match command {
-        Command::Status { json } => status::status(json).await?,
+        Command::Status { port, json } => status::status(port, json).await?,
         Command::Logs { follow, lines, since } => {
             logs::logs(&logs::Options { follow, lines, since }).await?;
             Outcome::default()
         }
-        Command::Doctor { codex_home, json } => doctor::doctor(&paths()?, codex_home.as_deref(), json).await?,
+        Command::Doctor { port, codex_home, json } => {
+            doctor::doctor(&paths()?, port, codex_home.as_deref(), json).await?
+        }
         Command::Start => control::start().await?,
         Command::Stop => control::stop().await?,
         Command::Restart => control::restart().await?,

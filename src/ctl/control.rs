@@ -76,7 +76,7 @@ async fn clear_counts() {
 
 /// Whether it serves now; if not, why, with the end of the journal.
 async fn serve(done: Result<(), String>, prefix: Option<&str>) -> Result<Outcome, CtlError> {
-    let evidence = status::look(SERVE_LIMIT).await?;
+    let evidence = status::look(None, SERVE_LIMIT).await?;
     let (state, troubles) = units::judge(&evidence);
     let mut text = prefix.filter(|_| state == State::Serving).unwrap_or_default().to_owned();
     text.push_str(&status::for_people(&evidence, state, &troubles));

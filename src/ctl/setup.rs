@@ -12,7 +12,7 @@ use super::client::ProxyClient;
 use super::codex_config::{self, EditError, PROVIDER_ID, Wanted};
 use super::port::{self, Choice};
 use super::units::PORT;
-use super::{CtlError, catalogue, lines, providers};
+use super::{CtlError, catalogue, lines, providers, status};
 use crate::host::files;
 use crate::host::paths::Paths;
 
@@ -27,7 +27,7 @@ const MODELS_LIMIT: Duration = Duration::from_secs(2);
 /// What `setup` is told.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The proxy's port; that of the installed socket if not given, or [`PORT`] if there is none.
+    /// The proxy's port; if not given that of the installed socket, else the one that Codex is set up for, else [`PORT`].
     pub port: Option<u16>,
     /// The model to select; if none is named and the proxy runs, the first of the user's configuration that it offers.
     pub model: Option<String>,
@@ -47,7 +47,9 @@ pub async fn setup(options: &Options, paths: &Paths) -> Result<String, CtlError>
     let config = config_path(options.codex_home.as_deref())?;
     // Before anything is moved for it: a file that cannot be edited would be left behind.
     check_file(&config)?;
-    let Choice { port, notes } = port::choose(options.port, PORT, options.dry_run).await?;
+    // Whoever chose another port by hand is not asked for it again.
+    let usual = status::codex_port(options.codex_home.as_deref()).unwrap_or(PORT);
+    let Choice { port, notes } = port::choose(options.port, usual, options.dry_run).await?;
     let fallback_model = if options.model.is_none() { first_model(options, port, paths).await } else { None };
     let wanted = Wanted {
         port,

@@ -1,5 +1,6 @@
 //! `codex-proxyctl status`: looks at units, port and `/health`, and says what [`units::judge`] makes of them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -7,25 +8,36 @@ use serde_json::Value;
 
 use super::units::{self, Evidence, Health, PORT, State, Trouble, Unit, Units, Watch, Watching};
 use super::watchdog::{self, WatchdogError};
-use super::{CtlError, Outcome, client, manager};
+use super::{CtlError, Outcome, client, codex_config, manager, setup};
 use crate::host::portowner::{self, Holder};
 
 /// `/health` is answered in milliseconds.
 const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 
-/// The port of the socket unit; where there is none, the one named.
+/// The port to look at: the one named, else that of the socket unit, else the one that Codex is set up for.
+pub fn port(named: Option<u16>, units: &Result<Units, String>, codex_home: Option<&Path>) -> u16 {
+    let of_units = || units.as_ref().ok().filter(|units| units.are_installed()).and_then(Units::port);
+    named.or_else(of_units).or_else(|| codex_port(codex_home)).unwrap_or(PORT)
+}
+
+/// The same, with the units looked up.
 pub async fn port_or(named: Option<u16>) -> u16 {
     match named {
         Some(port) => port,
-        None => manager::units().await.ok().filter(Units::are_installed).and_then(|units| units.port()).unwrap_or(PORT),
+        None => port(None, &manager::units().await, None),
     }
 }
 
+/// The port that Codex is set up for.
+pub(super) fn codex_port(codex_home: Option<&Path>) -> Option<u16> {
+    let text = setup::read_text(&setup::config_path(codex_home).ok()?).ok()??;
+    codex_config::inspect(&text).ok()?.port
+}
+
 /// Looks at everything once.
-pub async fn look(limit: Duration) -> Result<Evidence, CtlError> {
+pub async fn look(named: Option<u16>, limit: Duration) -> Result<Evidence, CtlError> {
     let units = manager::units().await;
-    let port = units.as_ref().ok().and_then(Units::port).unwrap_or(PORT);
-    look_at(port, units, limit).await
+    look_at(port(named, &units, None), units, limit).await
 }
 
 /// The same of one port.
@@ -85,8 +97,8 @@ struct WatchdogReport<'a> {
 }
 
 /// The text, and the exit code by [`State::exit_code`].
-pub async fn status(json: bool) -> Result<Outcome, CtlError> {
-    let evidence = look(HEALTH_LIMIT).await?;
+pub async fn status(named: Option<u16>, json: bool) -> Result<Outcome, CtlError> {
+    let evidence = look(named, HEALTH_LIMIT).await?;
     let (state, troubles) = units::judge(&evidence);
     let text = if json { as_json(&evidence, state, &troubles)? } else { for_people(&evidence, state, &troubles) };
     Ok(Outcome { text, code: state.exit_code() })

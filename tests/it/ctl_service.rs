@@ -141,6 +141,28 @@ fn without_a_manager_the_port_tells() {
 }
 
 #[test]
+fn a_proxy_by_hand_is_looked_for_where_codex_looks_for_it() {
+    let home = Home::new();
+    let server = proxy();
+    let port = server.port.to_string();
+    home.ctl(&["setup", "--port", &port]);
+    let serves = format!("serves on 127.0.0.1:{port}");
+    let done = home.ctl(&["status"]);
+    assert!(done.code == Some(0) && done.stdout.contains(&serves), "{done:?}");
+    let done = home.ctl(&["doctor"]);
+    assert!(done.stdout.contains(&serves) && done.stdout.contains("ok    codex-config"), "{done:?}");
+    let done = home.ctl(&["setup"]);
+    assert!(done.stdout.contains("set up already"), "{done:?}");
+
+    let other = free_port();
+    let done = home.ctl(&["status", "--port", &other.to_string()]);
+    assert!(done.code == Some(3) && done.stdout.contains(&format!("port {other} is free")), "{done:?}");
+    let done = home.ctl(&["doctor", "--port", &other.to_string()]);
+    assert!(done.stdout.contains(&format!("codex-proxy --listen 127.0.0.1:{other}")), "{done:?}");
+    assert!(done.stdout.contains(&format!("on port {port}, and it is on {other}")), "{done:?}");
+}
+
+#[test]
 fn each_command_waits_for_the_manager_and_asks_the_proxy() {
     let server = proxy();
     for (command, expected) in [

@@ -117,7 +117,11 @@ pub fn service(evidence: &Evidence) -> Vec<Check> {
         State::Stopped | State::Trouble => Check::fail(
             "service",
             format!("nobody listens on 127.0.0.1:{port}"),
-            if installed { "codex-proxyctl start" } else { "codex-proxy" },
+            match installed {
+                true => "codex-proxyctl start".to_owned(),
+                false if port == units::PORT => "codex-proxy".to_owned(),
+                false => format!("codex-proxy --listen 127.0.0.1:{port}"),
+            },
         ),
     }]
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use self::judge::{Check, Reached, TokenFile, Verdict};
-use super::units::{Evidence, PORT, Units};
+use super::units::Units;
 use super::providers::remedy;
 use super::{CtlError, Outcome, catalogue, codex_config, json_line, lines, logs, manager, setup, status};
 use crate::config::credentials::{KeyError, KeySource, Surroundings};
@@ -38,13 +38,19 @@ struct Report<'a> {
 }
 
 /// Runs all checks; the exit code is 1 if one failed.
-pub async fn doctor(paths: &Paths, codex_home: Option<&Path>, json: bool) -> Result<Outcome, CtlError> {
+pub async fn doctor(
+    paths: &Paths,
+    named_port: Option<u16>,
+    codex_home: Option<&Path>,
+    json: bool,
+) -> Result<Outcome, CtlError> {
     let units = manager::units().await;
+    let port = status::port(named_port, &units, codex_home);
     let loaded = config::load(&Layers::standard(&paths.config));
     let config_file = setup::config_path(codex_home)?;
     let variables = service_variables(&units).await;
     let (service, version, journal, client_version, providers, lingers) = tokio::join!(
-        look_at_service(units.clone()),
+        status::look_at(port, units.clone(), HEALTH_LIMIT),
         manager::version(),
         logs::readable(),
         catalogue::client_version(),
@@ -52,7 +58,6 @@ pub async fn doctor(paths: &Paths, codex_home: Option<&Path>, json: bool) -> Res
         manager::lingers(),
     );
     let evidence = service?;
-    let port = evidence.port;
     let mut checks = vec![judge::systemd(&version), judge::units(&units)];
     checks.extend(judge::service(&evidence));
     checks.extend(judge::watchdog(&evidence));
@@ -94,11 +99,6 @@ fn for_people(checks: &[Check]) -> String {
         }
     }
     lines(&report)
-}
-
-async fn look_at_service(units: Result<Units, String>) -> Result<Evidence, CtlError> {
-    let port = units.as_ref().ok().and_then(Units::port).unwrap_or(PORT);
-    status::look_at(port, units, HEALTH_LIMIT).await
 }
 
 /// The names of the variables the service gets, if that can be told.
