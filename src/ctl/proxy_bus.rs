@@ -31,6 +31,8 @@ pub enum Reload {
     NotRunning,
     /// It was told and refuses, in its own words; the old configuration is in force.
     Refused(String),
+    /// There is no session bus, so it was not told.
+    NoBus,
     /// Nobody knows.
     Unknown(String),
 }
@@ -45,6 +47,9 @@ impl Reload {
                     .to_owned()
             }
             Self::Refused(why) => format!("the running proxy refuses it, and goes on with what it had: {why}"),
+            Self::NoBus => {
+                "there is no session bus to tell a running proxy by; if one runs: pkill -HUP -x codex-proxy".to_owned()
+            }
             Self::Unknown(why) => {
                 format!("the running proxy was not told ({why}); tell it: systemctl --user reload codex-proxy")
             }
@@ -72,6 +77,7 @@ fn failed(error: &zbus::Error) -> Reload {
             (error.name().to_string(), error.description().unwrap_or_default().to_owned())
         }
         // Without a session bus there is no service on it either.
+        zbus::Error::InputOutput(_) | zbus::Error::Address(_) => return Reload::NoBus,
         error => return Reload::Unknown(format!("the session bus cannot be reached: {error}")),
     };
     match name.strip_prefix("org.freedesktop.DBus.Error.") {

@@ -116,6 +116,8 @@ fn a_name_that_is_a_preset_stays_one_at_another_address() {
     let done = home.ctl(&[&add[..], &["--model", "qwen3-coder"]].concat());
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.stdout.contains("taken for the preset ollama"), "{done:?}");
+    // There is no bus in this home.
+    assert!(done.stdout.contains("pkill -HUP -x codex-proxy") && !done.stdout.contains("unix:path"), "{done:?}");
     let settings = config::parse(&[(Path::new("c"), &written(&home))]).unwrap();
     let provider = &settings.providers["ollama"];
     assert_eq!((provider.base_url.as_str(), provider.dialect.name), ("http://127.0.0.1:18106/v1", "ollama"));
