@@ -79,7 +79,6 @@ const KEY_LENGTH_MIN: usize = 16;
 /// Whether the text is a key, by its beginning: people paste it where only its place belongs.
 pub fn looks_like_a_key(text: &str) -> bool {
     text.len() >= KEY_LENGTH_MIN
-        && text.contains(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && !text.contains('/')
         && KEY_BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
 }

@@ -77,8 +77,8 @@ pub(super) fn read(name: &str, entry: &Entry<'_>, proxy: &Proxy, report: &mut Re
     let dialect = dialect(&mut section, protocol, preset, report);
     let bare_path = bare_path(protocol, preset, dialect);
     let own = own_interface(preset, dialect);
-    let base_url = address(name, &mut section, preset, bare_path, preset_wrong, report)
-        .map(|url| base_url::compatible(url, own));
+    let base_url =
+        address(name, &mut section, preset, bare_path, preset_wrong, report).map(|url| base_url::compatible(url, own));
     let accounts = accounts(&mut section, report);
     let headers = headers(&mut section, report);
     let images = section.flag("images", report).unwrap_or(preset.is_some_and(|preset| preset.images));
@@ -232,10 +232,7 @@ fn bare_path(
 
 /// Where a server that has an interface of its own beside the compatible one is spoken to in that: Ollama's
 /// documentation shows `/api/chat`, LM Studio's `/api/v0` and `/api/v1/chat`.
-fn own_interface(
-    preset: Option<&'static Preset>,
-    dialect: Option<&'static Dialect>,
-) -> &'static [&'static str] {
+fn own_interface(preset: Option<&'static Preset>, dialect: Option<&'static Dialect>) -> &'static [&'static str] {
     let of_dialect = dialect.map(|dialect| dialect.name).filter(|name| *name != "generic");
     match of_dialect.or(preset.map(|preset| preset.dialect)) {
         Some("ollama") => &["/api", "/api/chat", "/api/generate", "/api/tags"],

@@ -118,7 +118,11 @@ pub fn apply(text: Option<&str>, wanted: &Wanted) -> Result<Applied, EditError> 
     // Without a model of the user's own there was only the demo to write; nobody wants to keep that.
     let stands_in = before.fate(Unit::Model) == Fate::Ours && before.root_str("model") == Some(DEMO);
     // Over an earlier choice, which may have been changed in Codex since, only the user's word counts.
-    let model = if ours && !stands_in { wanted.model.as_ref() } else { wanted.model.as_ref().or(wanted.fallback_model.as_ref()) };
+    let model = if ours && !stands_in {
+        wanted.model.as_ref()
+    } else {
+        wanted.model.as_ref().or(wanted.fallback_model.as_ref())
+    };
     let select = wanted.default || ours || (neither && model.is_some());
     if wanted.default && model.is_none() && !ours {
         return Err(EditError::NoModel);

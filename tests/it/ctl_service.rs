@@ -366,7 +366,10 @@ fn the_doctor_says_of_a_provider_what_a_test_of_it_says() {
         assert!(done.stdout.contains(words), "{words}: {done:?}");
     }
     assert!(done.stdout.contains("not a list of models"), "{done:?}");
-    assert!(done.stdout.contains("refuses the API key") && done.stdout.contains("environment variable GOOGLE"), "{done:?}");
+    assert!(
+        done.stdout.contains("refuses the API key") && done.stdout.contains("environment variable GOOGLE"),
+        "{done:?}"
+    );
     assert!(!done.stdout.contains("takes the key") && !done.stdout.contains("AIza"), "{done:?}");
     let tested = home.ctl_with(&["providers", "test", "google"], &[("GOOGLE", "AIza-nobody")]);
     assert!(tested.stdout.contains("refuses the API key"), "{tested:?}");

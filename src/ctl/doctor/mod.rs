@@ -13,8 +13,8 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use self::judge::{Check, Reached, TokenFile, Verdict};
-use super::units::Units;
 use super::providers::remedy;
+use super::units::Units;
 use super::{CtlError, Outcome, catalogue, codex_config, json_line, lines, logs, manager, setup, status};
 use crate::config::credentials::{KeyError, KeySource, Surroundings};
 use crate::config::settings::{HeaderSource, Provider};

@@ -226,7 +226,10 @@ pub async fn add(options: &AddOptions, paths: &Paths) -> Result<Outcome, CtlErro
     let mut report = Vec::new();
     // Its address is another's, so the name may mean something else.
     let taken_for = implied_preset(options).filter(|_| options.base_url.is_some()).map(|preset| {
-        format!("note: it is taken for the preset {} ({}); --preset {NO_PRESET} if it is not", preset.name, preset.title)
+        format!(
+            "note: it is taken for the preset {} ({}); --preset {NO_PRESET} if it is not",
+            preset.name, preset.title
+        )
     });
     // What is wrong is said before a key is asked for.
     let change = || change(&wanted, &config, &layers, options.replace);

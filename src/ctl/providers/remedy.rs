@@ -29,11 +29,9 @@ pub fn of(kind: FailureKind, by_host: bool, provider: &Provider) -> String {
         FailureKind::Upstream => address(provider),
         FailureKind::Caller => format!("check {}, or try another model with --model", manner(provider)),
         FailureKind::ContextLength => "try a model with a larger window".to_owned(),
-        FailureKind::Tls
-        | FailureKind::Operator
-        | FailureKind::Bug
-        | FailureKind::OwnLimit
-        | FailureKind::Shutdown => String::new(),
+        FailureKind::Tls | FailureKind::Operator | FailureKind::Bug | FailureKind::OwnLimit | FailureKind::Shutdown => {
+            String::new()
+        }
     }
 }
 
@@ -52,7 +50,9 @@ pub fn of_key(error: &KeyError) -> &'static str {
     match error {
         // Its own words say it.
         KeyError::Exposed(..) => "",
-        KeyError::NotSet(_) => "set it where codex-proxy is started, or keep the key in a file: providers add --key-stdin",
+        KeyError::NotSet(_) => {
+            "set it where codex-proxy is started, or keep the key in a file: providers add --key-stdin"
+        }
         KeyError::Unreadable(KeySource::Command { .. }, _) => "check the program's name, and that you may run it",
         KeyError::NoDirectory(..) | KeyError::Unreadable(..) => "put the key there",
         KeyError::Empty(_) | KeyError::TooLarge(_) | KeyError::Malformed(_) => "put the key there, and nothing else",

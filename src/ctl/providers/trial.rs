@@ -375,11 +375,7 @@ impl Trial<'_> {
                 Some(kind @ (FailureKind::RateLimit | FailureKind::Overload | FailureKind::Budget)) => {
                     self.failed("tools", refusal.message, remedy::of(kind, true, provider));
                 }
-                _ => self.failed(
-                    "tools",
-                    refusal.message,
-                    "the model or its server may not know tools: take another",
-                ),
+                _ => self.failed("tools", refusal.message, "the model or its server may not know tools: take another"),
             },
         }
     }
