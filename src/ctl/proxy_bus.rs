@@ -60,11 +60,12 @@ impl Reload {
 /// Asks for it and waits until it is done.
 pub async fn reload() -> Reload {
     let asking = async {
-        let connection = watchdog::connect().await?;
-        Proxy1Proxy::builder(&connection).cache_properties(CacheProperties::No).build().await?.reload().await
+        let Ok(connection) = watchdog::connect().await else { return Ok(Reload::NoBus) };
+        Proxy1Proxy::builder(&connection).cache_properties(CacheProperties::No).build().await?.reload().await?;
+        Ok(Reload::Done)
     };
     match tokio::time::timeout(LIMIT, asking).await {
-        Ok(Ok(())) => Reload::Done,
+        Ok(Ok(reload)) => reload,
         Ok(Err(error)) => failed(&error),
         Err(_) => Reload::Unknown(format!("no answer within {} s", LIMIT.as_secs())),
     }
@@ -76,9 +77,7 @@ fn failed(error: &zbus::Error) -> Reload {
         zbus::Error::FDO(error) if !matches!(**error, fdo::Error::ZBus(_)) => {
             (error.name().to_string(), error.description().unwrap_or_default().to_owned())
         }
-        // Without a session bus there is no service on it either.
-        zbus::Error::InputOutput(_) | zbus::Error::Address(_) => return Reload::NoBus,
-        error => return Reload::Unknown(format!("the session bus cannot be reached: {error}")),
+        error => return Reload::Unknown(error.to_string()),
     };
     match name.strip_prefix("org.freedesktop.DBus.Error.") {
         Some("ServiceUnknown" | "NameHasNoOwner") => Reload::NotRunning,
