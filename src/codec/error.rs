@@ -223,6 +223,7 @@ pub(super) fn lead(kind: FailureKind) -> &'static str {
         | FailureKind::Connection
         | FailureKind::NameResolution
         | FailureKind::Tls
+        | FailureKind::Certificate
         | FailureKind::OwnLimit
         | FailureKind::Shutdown => "The provider failed",
     }

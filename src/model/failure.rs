@@ -35,8 +35,10 @@ pub enum FailureKind {
     Connection,
     /// The provider's name does not resolve.
     NameResolution,
-    /// No trusted TLS session.
+    /// No trusted TLS session, for a reason that may pass.
     Tls,
+    /// The host shows a certificate that is not trusted, or none, since it speaks no TLS.
+    Certificate,
     /// Nothing came for too long.
     Timeout,
     /// One of this program's own limits.
@@ -78,7 +80,7 @@ pub enum Level {
 
 impl FailureKind {
     /// Every kind, in the table's order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Caller,
         Self::Operator,
         Self::Credentials,
@@ -93,6 +95,7 @@ impl FailureKind {
         Self::Connection,
         Self::NameResolution,
         Self::Tls,
+        Self::Certificate,
         Self::Timeout,
         Self::OwnLimit,
         Self::Shutdown,
@@ -148,8 +151,11 @@ impl FailureKind {
             Self::Upstream => broken(502, "upstream_error", FEW),
             Self::Connection => broken(502, "upstream_unreachable", FEW),
             Self::NameResolution => broken(502, "upstream_name_resolution", FEW),
-            // A certificate does not mend itself between two attempts; a torn handshake may.
             Self::Tls => broken(502, "upstream_tls", 2),
+            // It does not mend itself; somebody has to.
+            Self::Certificate => {
+                Row { counts_against_upstream: true, ..final_answer("upstream_certificate", Level::Error) }
+            }
             Self::Timeout => broken(504, "upstream_timeout", 2),
             Self::OwnLimit => Row { counts_against_upstream: false, ..broken(503, "proxy_busy", 1) },
             Self::Shutdown => {
@@ -213,6 +219,7 @@ impl Failure {
             | FailureKind::Upgrade
             | FailureKind::Bug
             | FailureKind::UnknownModel
+            | FailureKind::Certificate
             | FailureKind::ContextLength => None,
         }
     }

@@ -231,7 +231,7 @@ impl Signal {
             FailureKind::Upstream => Some(Self::ServerError),
             FailureKind::Connection => Some(Self::Reset),
             FailureKind::NameResolution => Some(Self::Dns),
-            FailureKind::Tls => Some(Self::Tls),
+            FailureKind::Tls | FailureKind::Certificate => Some(Self::Tls),
             FailureKind::Timeout => Some(Self::Timeout),
             FailureKind::Operator
             | FailureKind::UnknownModel

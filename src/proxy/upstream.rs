@@ -5,6 +5,7 @@ use std::{error::Error as StdError, io::Write, sync::OnceLock, time::Duration};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use rustls::CertificateError;
 use url::Url;
 
 use crate::{
@@ -169,6 +170,7 @@ impl Answer {
 /// Names what broke on the way, from the chain of causes.
 fn transport_failure(error: &reqwest::Error, host: &str) -> Failure {
     let mut tls = false;
+    let mut untrusted = None;
     let mut dns = false;
     let mut io_kind = None;
     let mut deepest = String::new();
@@ -176,6 +178,7 @@ fn transport_failure(error: &reqwest::Error, host: &str) -> Failure {
     while let Some(here) = cause {
         deepest = here.to_string();
         tls |= here.is::<rustls::Error>() || deepest.starts_with("tls handshake");
+        untrusted = untrusted.or_else(|| untrusted_words(here.downcast_ref()?, host));
         dns |= deepest.starts_with("dns error") || deepest.starts_with("failed to lookup address");
         cause = here.source();
         if let Some(io) = here.downcast_ref::<std::io::Error>() {
@@ -189,6 +192,8 @@ fn transport_failure(error: &reqwest::Error, host: &str) -> Failure {
     let deepest: String = deepest.chars().take(200).collect();
     let (kind, message) = if dns {
         (FailureKind::NameResolution, format!("The name {host} does not resolve. Offline, or a wrong base_url?"))
+    } else if let Some(message) = untrusted {
+        (FailureKind::Certificate, message)
     } else if tls {
         (
             FailureKind::Tls,
@@ -208,4 +213,40 @@ fn transport_failure(error: &reqwest::Error, host: &str) -> Failure {
         (FailureKind::Connection, format!("The connection to {host} broke: {deepest}."))
     };
     Failure::new(kind, message)
+}
+
+/// What is wrong with what the host shows of itself, and what to do; `None` for what another attempt may get over.
+fn untrusted_words(error: &rustls::Error, host: &str) -> Option<String> {
+    const CLOCK: &str = "Is this machine's clock right?";
+    const AUTHORITY: &str = "For a server of your own, add its CA to the system's (update-ca-certificates) or name a file \
+                             with it in SSL_CERT_FILE; for any other, look for what opens TLS on the way.";
+    let certificate = match error {
+        // Plain HTTP, as a rule: its first bytes are no TLS record.
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+            return Some(format!("{host} speaks no TLS at that port. Should base_url begin with http://?"));
+        }
+        rustls::Error::InvalidCertificate(certificate) => certificate,
+        _ => return None,
+    };
+    let (why, what) = match certificate {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => ("has expired".to_owned(), CLOCK),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            ("is not valid yet".to_owned(), CLOCK)
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            ("is for another name".to_owned(), "Check the host in base_url.")
+        }
+        CertificateError::UnknownIssuer => ("is of nobody whom this machine trusts".to_owned(), AUTHORITY),
+        CertificateError::Revoked => ("is revoked".to_owned(), "Ask whoever runs the host."),
+        // How `webpki` says that a certificate authority signed itself and serves with that.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => (
+            "is that of a certificate authority itself".to_owned(),
+            "Give the server one of its own (basicConstraints = CA:FALSE).",
+        ),
+        other => {
+            let words: String = other.to_string().chars().take(200).collect();
+            (format!("cannot be trusted ({words})"), AUTHORITY)
+        }
+    };
+    Some(format!("The certificate of {host} {why}. {what}"))
 }

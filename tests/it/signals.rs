@@ -270,6 +270,7 @@ fn what_breaks_on_the_way_has_a_signal_and_what_is_ours_has_none() {
         (FailureKind::Connection, "upstream.reset"),
         (FailureKind::NameResolution, "upstream.dns"),
         (FailureKind::Tls, "upstream.tls"),
+        (FailureKind::Certificate, "upstream.tls"),
         (FailureKind::Timeout, "upstream.timeout"),
         (FailureKind::Operator, ""),
         (FailureKind::UnknownModel, ""),

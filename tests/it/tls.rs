@@ -14,15 +14,21 @@ use crate::support::{chat::Chat, proxy::Proxy, scratch};
 
 /// A TLS server for `localhost` that answers every request with one word. Gives its address and its certificate.
 fn start() -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let pem = made.cert.pem();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    start_with(rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap())
+}
+
+/// The same with such a certificate.
+fn start_with(wanted: rcgen::CertificateParams) -> (String, String) {
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let cert = wanted.self_signed(&signing_key).unwrap();
+    let pem = cert.pem();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
+        .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
     let config = Arc::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -78,10 +84,49 @@ fn a_certificate_that_the_machine_trusts_is_enough() {
     assert_eq!(answer["output"][0]["content"][0]["text"], "over TLS", "{answer}");
 }
 
+/// A certificate for that name, until that year.
+fn certificate(name: &str, until: i32) -> rcgen::CertificateParams {
+    let mut wanted = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    wanted.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    wanted.not_after = rcgen::date_time_ymd(until, 1, 1);
+    wanted
+}
+
 #[test]
-fn a_certificate_that_it_does_not_trust_is_named_as_the_fault() {
-    let (url, _) = start();
+fn a_certificate_that_it_does_not_trust_is_named_as_the_fault_and_ends_the_turn() {
+    let directory = scratch();
+    let mut authority = certificate("localhost", 2090);
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    for (wanted, trusted, words) in [
+        (certificate("localhost", 2090), false, "nobody whom this machine trusts"),
+        (certificate("localhost", 2002), true, "has expired"),
+        (certificate("elsewhere", 2090), true, "for another name"),
+        (authority, true, "a certificate authority itself"),
+    ] {
+        let (url, pem) = start_with(wanted);
+        let file = directory.path().join("ca.pem");
+        std::fs::write(&file, pem).unwrap();
+        let error = ask(&url, trusted.then(|| file.to_str().unwrap()))["error"].clone();
+        // Of this code Codex shows our words, and asks no more.
+        assert_eq!(error["code"], "upstream_certificate", "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("localhost") && message.contains(words), "{words}: {error}");
+        assert!(!message.contains("Other("), "{error}");
+    }
+}
+
+#[test]
+fn a_port_without_tls_is_named_as_that() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}/v1", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            // The client's hello first, or the reset would overtake the answer.
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
     let error = ask(&url, None)["error"].clone();
-    assert_eq!(error["code"], "upstream_tls", "{error}");
-    assert!(error["message"].as_str().unwrap().contains("localhost"), "{error}");
+    assert_eq!(error["code"], "upstream_certificate", "{error}");
+    assert!(error["message"].as_str().unwrap().contains("http://?"), "{error}");
 }

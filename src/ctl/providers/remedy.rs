@@ -29,9 +29,12 @@ pub fn of(kind: FailureKind, by_host: bool, provider: &Provider) -> String {
         FailureKind::Upstream => address(provider),
         FailureKind::Caller => format!("check {}, or try another model with --model", manner(provider)),
         FailureKind::ContextLength => "try a model with a larger window".to_owned(),
-        FailureKind::Tls | FailureKind::Operator | FailureKind::Bug | FailureKind::OwnLimit | FailureKind::Shutdown => {
-            String::new()
-        }
+        FailureKind::Tls
+        | FailureKind::Certificate
+        | FailureKind::Operator
+        | FailureKind::Bug
+        | FailureKind::OwnLimit
+        | FailureKind::Shutdown => String::new(),
     }
 }
 

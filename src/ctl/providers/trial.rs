@@ -260,9 +260,9 @@ impl Trial<'_> {
         match listed {
             Err(failure) if failure.upstream_status.is_none() && provider.listing != Listing::None => {
                 match failure.kind {
-                    FailureKind::Tls => {
-                        let mend = "check the clock and ca-certificates; is something in between that opens TLS?";
-                        self.failed("tls", failure.message.as_str(), mend);
+                    // Their own words say what to do.
+                    FailureKind::Tls | FailureKind::Certificate => {
+                        self.failed("tls", failure.message.as_str(), "");
                         false
                     }
                     FailureKind::Connection | FailureKind::NameResolution | FailureKind::Timeout => {
