@@ -29,6 +29,12 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("disabled", "off"),
     ("maximum", "max"),
     ("stream_idle_timeout", "upstream_idle_s"),
+    ("openai-responses", "openai"),
+    ("anthropic", "messages"),
+    ("claude", "messages"),
+    ("google", "gemini"),
+    ("completions", "chat"),
+    ("chat-completions", "chat"),
     ("provider", "providers"),
     ("model_providers", "providers"),
 ];

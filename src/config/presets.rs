@@ -119,7 +119,7 @@ const fn local(
 #[rustfmt::skip]
 pub const PRESETS: &[Preset] = &[
     // name, title, base URL, dialect, key variable, pictures
-    hosted("openai", "OpenAI (Chat Completions)", "https://api.openai.com/v1", "openai", "OPENAI_API_KEY", true),
+    hosted("openai-chat", "OpenAI (Chat Completions)", "https://api.openai.com/v1", "openai", "OPENAI_API_KEY", true),
     // api-docs.deepseek.com: `/v1` is accepted too and means nothing.
     hosted("deepseek", "DeepSeek", "https://api.deepseek.com", "deepseek", "DEEPSEEK_API_KEY", false),
     // platform.kimi.ai; accounts and keys of the two regions are apart.
@@ -178,7 +178,7 @@ pub const PRESETS: &[Preset] = &[
     hosted("ocenza", "Ocenza", "https://global.ocenza.com/v1", "generic", "OCENZA_API_KEY", false),
     hosted("openadapter", "OpenAdapter", "https://api.openadapter.in/v1", "generic", "OPENADAPTER_API_KEY", false),
     // By their own protocols.
-    native("openai-responses", "OpenAI (Responses)", "https://api.openai.com/v1", "responses", "OPENAI_API_KEY", Listing::OpenAi),
+    native("openai", "OpenAI", "https://api.openai.com/v1", "responses", "OPENAI_API_KEY", Listing::OpenAi),
     // platform.claude.com/docs/en/api.
     native("anthropic", "Anthropic (Claude)", "https://api.anthropic.com/v1", "messages", "ANTHROPIC_API_KEY", Listing::Anthropic),
     // ai.google.dev/api.

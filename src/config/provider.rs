@@ -141,8 +141,13 @@ fn protocol(section: &mut Section<'_>, preset: Option<&'static Preset>, report: 
         let names: Vec<String> = built.map(|protocol| format!("{:?}", protocol.name())).collect();
         not_built(&entry, text, format!("this protocol; there are {}", names.join(", ")), report);
     } else if protocol.is_none() {
-        let names = built.map(Protocol::name).chain(PROTOCOLS_NOT_BUILT.iter().copied());
-        report.refuse_value(&entry.node.place, &entry.key, text, format!("no such protocol; {}", hint(text, names)));
+        let what = match text.to_lowercase().as_str() {
+            "openai" | "openai-compatible" | "openai-compat" => {
+                "OpenAI has two: \"chat\" is Chat Completions, \"responses\" the Responses API".to_owned()
+            }
+            _ => hint(text, built.map(Protocol::name)),
+        };
+        report.refuse_value(&entry.node.place, &entry.key, text, format!("no such protocol; {what}"));
     }
     protocol
 }
@@ -513,7 +518,7 @@ mod tests {
         assert_eq!(tools(&format!("{native}\nhosted_tools = false")), (true, false));
         assert_eq!(tools("preset = 'ollama'\nprotocol = 'responses'"), (false, false));
         assert_eq!(tools("preset = 'ollama'\nprotocol = 'responses'\ncustom_tools = true"), (true, false));
-        assert_eq!(tools("preset = 'openai-responses'\nkey = { env = 'K' }"), (true, true));
+        assert_eq!(tools("preset = 'openai'\nkey = { env = 'K' }"), (true, true));
     }
 
     #[test]

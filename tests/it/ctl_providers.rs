@@ -59,6 +59,8 @@ fn presets_are_shown_for_people_and_programs() {
     assert!(presets.len() > 50);
     let ollama = presets.iter().find(|preset| preset["name"] == "ollama").unwrap();
     assert_eq!((&ollama["key_variable"], &ollama["built"]), (&Value::Null, &json!(true)));
+    let protocol = |name: &str| presets.iter().find(|preset| preset["name"] == name).unwrap()["protocol"].clone();
+    assert_eq!((protocol("openai"), protocol("openai-chat")), (json!("responses"), json!("chat")));
     assert_eq!(home.ctl(&["providers", "presets", "nobody-has-this"]).code, Some(1));
 }
 
@@ -138,6 +140,9 @@ fn what_is_wrong_is_named_by_its_flag_and_nothing_is_written() {
         (&["x"][..], "--preset", "no such preset"),
         (&["x", "--preset", "deepseak", "--key-env", "K"], "--preset", "did you mean \"deepseek\""),
         (&["x", "--preset", "anthropic", "--protocol", "smoke", "--key-env", "K"], "--protocol", "no such protocol"),
+        (&["ollama", "--protocol", "anthropic"], "--protocol", "did you mean \"messages\""),
+        (&["ollama", "--protocol", "google"], "--protocol", "did you mean \"gemini\""),
+        (&["ollama", "--protocol", "openai"], "--protocol", "\"responses\" the Responses API"),
         (&["x", "--base-url", "h.example/v1", "--no-key"], "--base-url", "https://"),
         (&["x", "--base-url", "https://h.example/v1", "--dialect", "vlm", "--no-key"], "--dialect", "vllm"),
         (&["deepseek"], "--key-stdin", "--no-key"),
@@ -176,6 +181,8 @@ fn what_is_wrong_is_named_by_its_flag_and_nothing_is_written() {
     let set = [("my_own_variable_in_lower_case", KEY)];
     let done = home.ctl_with(&["providers", "add", "groq", "--key-env", set[0].0, "--dry-run"], &set);
     assert_eq!(done.code, Some(0), "{done:?}");
+    let none = home.ctl(&["providers", "add", "ollama", "--protocol", "smoke"]);
+    assert!(!none.stderr.contains("codebuff"), "offers what is not built: {none:?}");
     let both = home.ctl(&["providers", "add", "deepseek", "--key-env", "A", "--no-key"]);
     assert_eq!(both.code, Some(2), "{both:?}");
     let empty = ctl_told(&home, &["providers", "add", "deepseek", "--key-stdin"], " \n");
