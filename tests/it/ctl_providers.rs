@@ -101,6 +101,8 @@ fn a_provider_is_added_and_all_else_stays() {
     assert_eq!(replaced.code, Some(0), "{replaced:?}");
     assert_eq!((written(&home), fs::read_to_string(&key).unwrap()), (text, "sk-another\n".to_owned()));
 
+    let elsewhere = home.ctl(&["providers", "add", "deepseek", "--key-env", "K", "--replace", "--dry-run"]);
+    assert!(!elsewhere.stdout.contains("delete it"), "{elsewhere:?}");
     let list = home.ctl(&["providers", "list"]);
     assert!(
         list.stdout.contains("file ~/.config/codex-proxy/keys/deepseek") && list.stdout.contains("work"),
@@ -109,6 +111,9 @@ fn a_provider_is_added_and_all_else_stays() {
     assert!(!list.stdout.contains("sk-another"));
     let list: Value = serde_json::from_str(&home.ctl(&["providers", "list", "--json"]).stdout).unwrap();
     assert_eq!(list["providers"][0]["models"], json!(["work"]));
+
+    let elsewhere = home.ctl(&["providers", "add", "deepseek", "--key-env", "K", "--replace"]);
+    assert!(elsewhere.stdout.contains("keys/deepseek holds a key that deepseek does not use"), "{elsewhere:?}");
 }
 
 #[test]
@@ -202,6 +207,10 @@ fn a_configuration_that_is_wrong_already_is_left_alone() {
         assert!(done.stderr.contains(words) && done.stderr.contains("nothing was changed"), "{done:?}");
         assert_eq!(written(&home), text);
     }
+    // The lines are those of the file as it is: what is added would stand before this one.
+    write(&home, "[providers.z]\nbase_url = 'http://127.0.0.1:1'\n[models.m]\nroutes = ['z/x']\neffort = 'huge'\n");
+    let done = home.ctl(&["providers", "add", "ollama"]);
+    assert!(done.stderr.contains("config.toml:5: models.m.effort"), "{done:?}");
     // Elsewhere is not here.
     write(&home, "");
     fs::create_dir_all(home.path(".config/codex-proxy/config.d")).unwrap();

@@ -110,8 +110,17 @@ pub fn edit(text: &str, wanted: &Wanted, replace: bool) -> Result<Edited, EditEr
                 let model = model.as_table_like_mut().ok_or_else(|| EditError::InTheWay(path.clone()))?;
                 let routes = model.entry("routes").or_insert_with(|| toml_edit::value(Array::new()));
                 let routes = routes.as_array_mut().ok_or_else(|| EditError::InTheWay(format!("{path}.routes")))?;
+                // Written anew, a provider is asked for what was said now, and no more for what was said before.
+                let is_stale = |there: &Value| {
+                    let said = wanted.models.iter().any(|(of, id)| of == name && is_route(there, &wanted.name, id));
+                    !said && is_of(there, &wanted.name)
+                };
+                let stale = if replace { routes.iter().position(is_stale) } else { None };
                 if routes.iter().any(|there| is_route(there, &wanted.name, id)) {
                     notes.push(format!("model {name}: has the route {route} already"));
+                } else if let Some(at) = stale {
+                    let old = routes.replace(at, route.as_str());
+                    notes.push(format!("model {name}: {route}, in place of {}", old.to_string().trim()));
                 } else {
                     append(routes, &route);
                     notes.push(format!("model {name}: {route}, after its other routes"));
@@ -181,6 +190,12 @@ fn put(parent: &mut dyn TableLike, key: &str, table: Table) {
     let inline = parent.iter().next().is_some_and(|(_, item)| item.is_inline_table());
     let item = if inline { Item::Value(table.into_inline_table().into()) } else { Item::Table(table) };
     parent.insert(key, item);
+}
+
+fn is_of(there: &Value, provider: &str) -> bool {
+    let name = there.as_str().and_then(|text| text.split_once('/')).map(|(name, _)| name);
+    let table = || there.as_inline_table()?.get("provider")?.as_str();
+    name.or_else(table) == Some(provider)
 }
 
 fn is_route(there: &Value, provider: &str, id: &str) -> bool {
@@ -260,6 +275,22 @@ mod tests {
         assert_eq!(edit(text, &wanted("a"), false), Err(EditError::Exists("a".to_owned())));
         let new = edited(text, &wanted("a"), true);
         assert_eq!(new, "# above\n[providers.a]\npreset = \"ollama\"\n\n[providers.z]\npreset = 'vllm'\n");
+    }
+
+    #[test]
+    fn what_is_written_anew_is_not_asked_for_the_old_model() {
+        let text = "[providers.a]\npreset = 'vllm'\n[models.m]\nroutes = ['b/x', 'a/wrong', # best\n 'c/y']\n";
+        let wanted = |id: &str| Wanted { models: vec![("m".to_owned(), id.to_owned())], ..wanted("a") };
+        let replaced = edit(text, &wanted("right"), true).unwrap();
+        assert!(replaced.text.contains("routes = ['b/x', \"a/right\", # best\n 'c/y']"), "{}", replaced.text);
+        assert!(replaced.notes[0].contains("in place of 'a/wrong'"), "{:?}", replaced.notes);
+        assert_eq!(edit(&replaced.text, &wanted("right"), true).unwrap().text, replaced.text);
+        // Another model of it beside the first is for those who do not replace.
+        let table = "[models.m]\nroutes = [{ provider = 'a', model = 'wrong' }]\n";
+        assert!(edited(table, &wanted("right"), true).contains("[\"a/right\"]"));
+        let two =
+            Wanted { models: vec![("m".to_owned(), "p".to_owned()), ("m".to_owned(), "q".to_owned())], ..wanted("q") };
+        assert!(edited("", &two, true).contains("[\"a/p\", \"a/q\"]"));
     }
 
     #[test]

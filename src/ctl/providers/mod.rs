@@ -254,6 +254,9 @@ pub async fn add(options: &AddOptions, paths: &Paths) -> Result<Outcome, CtlErro
     let notes = write(change, &config)?;
     report.push(format!("{}: provider {} added", config.display(), wanted.name));
     report.extend(notes);
+    if key_file.exists() && wanted.key != Some(Key::File(written_path(&key_file, &paths.home)?)) {
+        report.push(format!("note: {} holds a key that {} does not use; delete it", key_file.display(), wanted.name));
+    }
     report.extend(taken_for);
     report.extend(key_note(&wanted, &layers).await);
     let reload = proxy_bus::reload().await;
@@ -432,7 +435,8 @@ fn change(wanted: &Wanted, config: &Path, layers: &Layers, replace: bool) -> Res
         }
     })?;
     // Tables of several files are laid over one another, and lists replaced: a second half elsewhere would surprise.
-    if let Ok(before) = config::load(layers) {
+    let before = config::load(layers);
+    if let Ok(before) = &before {
         let elsewhere = |section: &str, name: &str, known: bool| known && !edit::holds(text, section, name);
         let model = wanted.models.iter().find(|(name, _)| elsewhere("models", name, before.models.contains_key(name)));
         let what = if elsewhere("providers", &wanted.name, before.providers.contains_key(&wanted.name)) {
@@ -450,7 +454,12 @@ fn change(wanted: &Wanted, config: &Path, layers: &Layers, replace: bool) -> Res
         }
     }
     config::load_with(layers, config, &edited.text).map_err(|errors| {
-        CtlError::Configuration(format!("the configuration could not be used, so nothing was changed:\n{errors}"))
+        // What was wrong before is told by the lines of the file as it is, not of a text that nobody has seen.
+        let (what, errors) = match &before {
+            Err(before) => ("cannot be used as it is", before),
+            Ok(_) => ("could not be used", &errors),
+        };
+        CtlError::Configuration(format!("the configuration {what}, so nothing was changed:\n{errors}"))
     })?;
     Ok(Change { target, old, new: edited.text, notes: edited.notes })
 }
