@@ -367,7 +367,7 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<u8, CtlError> {
     let Outcome { text, code } = match command {
-        Command::Status { port, json } => status::status(port, json).await?,
+        Command::Status { port, json } => status::status(&paths()?, port, json).await?,
         Command::Logs { follow, lines, since } => {
             logs::logs(&logs::Options { follow, lines, since }).await?;
             Outcome::default()

@@ -9,7 +9,11 @@ use serde_json::Value;
 use super::units::{self, Evidence, Health, PORT, State, Trouble, Unit, Units, Watch, Watching};
 use super::watchdog::{self, WatchdogError};
 use super::{CtlError, Outcome, client, codex_config, manager, setup};
+use crate::config::{self, Layers};
+use crate::host::paths::Paths;
 use crate::host::portowner::{self, Holder};
+use crate::model::listed::CONTEXT_WINDOW_UNKNOWN;
+use crate::proxy::known;
 
 /// `/health` is answered in milliseconds.
 const HEALTH_LIMIT: Duration = Duration::from_secs(2);
@@ -86,6 +90,8 @@ struct Report<'a> {
     troubles: &'a [Trouble],
     /// `null` if it is not installed.
     watchdog: Option<WatchdogReport<'a>>,
+    /// Models whose window nobody knows.
+    windows_assumed: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -97,14 +103,39 @@ struct WatchdogReport<'a> {
 }
 
 /// The text, and the exit code by [`State::exit_code`].
-pub async fn status(named: Option<u16>, json: bool) -> Result<Outcome, CtlError> {
+pub async fn status(paths: &Paths, named: Option<u16>, json: bool) -> Result<Outcome, CtlError> {
     let evidence = look(named, HEALTH_LIMIT).await?;
     let (state, troubles) = units::judge(&evidence);
-    let text = if json { as_json(&evidence, state, &troubles)? } else { for_people(&evidence, state, &troubles) };
+    let assumed = windows_assumed(paths);
+    let text = if json {
+        as_json(&evidence, state, &troubles, &assumed)?
+    } else if assumed.is_empty() {
+        for_people(&evidence, state, &troubles)
+    } else {
+        let line = format!(
+            "window not known, {CONTEXT_WINDOW_UNKNOWN} tokens assumed: {} (codex-proxyctl models refresh may tell, \
+             context_window says it)\n",
+            assumed.join(", ")
+        );
+        for_people(&evidence, state, &troubles) + &line
+    };
     Ok(Outcome { text, code: state.exit_code() })
 }
 
-fn as_json(evidence: &Evidence, state: State, troubles: &[Trouble]) -> Result<String, CtlError> {
+/// The models whose window is neither configured nor told by a provider; none where the configuration cannot be used.
+fn windows_assumed(paths: &Paths) -> Vec<String> {
+    let Ok(mut settings) = config::load(&Layers::standard(&paths.config)) else { return Vec::new() };
+    settings.known = known::load(&settings, &paths.state, &paths.cache);
+    let unknown = settings.models.values().filter(|model| settings.context_window(model).is_none());
+    unknown.map(|model| model.name.clone()).collect()
+}
+
+fn as_json(
+    evidence: &Evidence,
+    state: State,
+    troubles: &[Trouble],
+    windows_assumed: &[String],
+) -> Result<String, CtlError> {
     let report = Report {
         state,
         port: evidence.port,
@@ -125,6 +156,7 @@ fn as_json(evidence: &Evidence, state: State, troubles: &[Trouble]) -> Result<St
             };
             WatchdogReport { unit: &units.watchdog, says, error }
         }),
+        windows_assumed,
     };
     super::json_line(&report)
 }

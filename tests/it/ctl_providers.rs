@@ -496,6 +496,10 @@ fn a_model_without_a_tag_is_the_latest() {
     let settings = config::Settings { known, ..settings };
     let window = |name: &str| settings.context_window(&settings.models[name]);
     assert_eq!((window("mine"), window("big")), (Some(8192), None));
+    let status = home.ctl(&["status"]).stdout;
+    assert!(status.contains("window not known, 128000 tokens assumed: big ("), "{status}");
+    let status: Value = serde_json::from_str(&home.ctl(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(status["windows_assumed"], json!(["big"]));
 }
 
 #[test]

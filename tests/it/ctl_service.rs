@@ -108,8 +108,18 @@ fn a_proxy_that_serves_is_told_in_words_and_in_json() {
     assert_eq!(report["models"], json!(["work"]));
     assert_eq!(report["units"][1]["status_text"], "Serving 2 models.");
     let keys: Vec<&str> = report.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected =
-        ["health", "manager_error", "models", "port", "port_owner_uid", "state", "troubles", "units", "watchdog"];
+    let expected = [
+        "health",
+        "manager_error",
+        "models",
+        "port",
+        "port_owner_uid",
+        "state",
+        "troubles",
+        "units",
+        "watchdog",
+        "windows_assumed",
+    ];
     assert_eq!(keys, expected, "keys are only ever added");
 }
 
