@@ -323,6 +323,9 @@ enum ModelsCommand {
         /// Only this provider
         #[arg(value_name = "PROVIDER")]
         provider: Option<String>,
+        /// For programs; keys are only ever added
+        #[arg(long)]
+        json: bool,
     },
     /// What they said when they were last asked
     List {
@@ -404,7 +407,9 @@ async fn run(command: Command) -> Result<u8, CtlError> {
             Outcome::of(format!("{}\n", token.reveal()))
         }
         Command::Providers(command) => providers(command, &paths()?).await?,
-        Command::Models(ModelsCommand::Refresh { provider }) => models::refresh(provider.as_deref(), &paths()?).await?,
+        Command::Models(ModelsCommand::Refresh { provider, json }) => {
+            models::refresh(provider.as_deref(), &paths()?, json).await?
+        }
         Command::Models(ModelsCommand::List { provider, json }) => models::list(provider.as_deref(), &paths()?, json)?,
         Command::Catalogue(CatalogueCommand::Refresh { codex }) => {
             Outcome::of(format!("{}\n", catalogue::refresh(&state_dir()?, codex.as_deref()).await?))

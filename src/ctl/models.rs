@@ -19,13 +19,13 @@ use crate::proxy::upstream::Upstreams;
 use crate::proxy::{known, listing};
 
 /// Asks one provider, or all, and keeps what they say. The exit code is 1 if one did not answer.
-pub async fn refresh(only: Option<&str>, paths: &Paths) -> Result<Outcome, CtlError> {
+pub async fn refresh(only: Option<&str>, paths: &Paths, json: bool) -> Result<Outcome, CtlError> {
     let settings = settings(paths)?;
     let chosen: Vec<&Provider> = match only {
         Some(name) => vec![named(&settings, name)?],
         None => settings.providers.values().collect(),
     };
-    if chosen.is_empty() {
+    if chosen.is_empty() && !json {
         let text = "no provider is configured; codex-proxyctl providers add NAME --preset …\n";
         return Ok(Outcome { text: text.to_owned(), code: 1 });
     }
@@ -50,7 +50,7 @@ pub async fn refresh(only: Option<&str>, paths: &Paths) -> Result<Outcome, CtlEr
     let kept = cataloguefile::load(&paths.state)
         .map_err(|error| CtlError::io("read the catalogue in", &paths.state, &error))?;
     let kept = kept.unwrap_or_default().providers;
-    let mut report = Vec::new();
+    let mut notes = Vec::new();
     if !fresh.is_empty() {
         cataloguefile::update(&paths.state, |stored| {
             // What is not configured any more goes.
@@ -70,9 +70,24 @@ pub async fn refresh(only: Option<&str>, paths: &Paths) -> Result<Outcome, CtlEr
         });
         if let Err(error) = update {
             // It may vanish at any time, so it may be missing, too.
-            report.push(format!("note: {}: {error}", paths.cache.join(capsfile::NAME).display()));
+            notes.push(format!("note: {}: {error}", paths.cache.join(capsfile::NAME).display()));
         }
     }
+    let code = u8::from(fresh.len() < answers.len() || answers.is_empty());
+    notes.extend(remarks(&settings, &fresh));
+    if !fresh.is_empty() {
+        notes.push(proxy_bus::reload().await.sentence());
+    }
+    if json {
+        let entries = answers.iter().map(|(provider, asked)| RefreshEntry {
+            name: &provider.name,
+            models: asked.as_ref().ok().map(Vec::len),
+            error: asked.as_ref().err().map(String::as_str),
+        });
+        let text = json_line(&RefreshReport { ok: code == 0, providers: entries.collect(), notes: &notes })?;
+        return Ok(Outcome { text, code });
+    }
+    let mut report = Vec::new();
     for (provider, asked) in &answers {
         report.push(match asked {
             Ok(models) => format!("{}: {} models", provider.name, models.len()),
@@ -85,11 +100,24 @@ pub async fn refresh(only: Option<&str>, paths: &Paths) -> Result<Outcome, CtlEr
             }
         });
     }
-    report.extend(remarks(&settings, &fresh));
-    if !fresh.is_empty() {
-        report.push(proxy_bus::reload().await.sentence());
-    }
-    Ok(Outcome { text: lines(&report), code: u8::from(fresh.len() < answers.len()) })
+    report.extend(notes);
+    Ok(Outcome { text: lines(&report), code })
+}
+
+#[derive(Serialize)]
+struct RefreshReport<'a> {
+    ok: bool,
+    providers: Vec<RefreshEntry<'a>>,
+    /// Sentences for people.
+    notes: &'a [String],
+}
+
+#[derive(Serialize)]
+struct RefreshEntry<'a> {
+    name: &'a str,
+    /// How many it lists; `null` if it did not answer, which `error` then explains.
+    models: Option<usize>,
+    error: Option<&'a str>,
 }
 
 /// What a person should know of the models that the configuration uses.
@@ -130,7 +158,7 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct ListReport<'a> {
     name: &'a str,
-    /// Seconds since 1970; missing: never asked.
+    /// Seconds since 1970; missing: it never answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     asked_s: Option<u64>,
     models: Vec<Listed>,
@@ -167,7 +195,7 @@ pub fn list(only: Option<&str>, paths: &Paths, json: bool) -> Result<Outcome, Ct
     let mut text = String::new();
     for list in &lists {
         let Some(asked_s) = list.asked_s else {
-            text.push_str(&format!("{}: never asked; codex-proxyctl models refresh {}\n", list.name, list.name));
+            text.push_str(&format!("{}: no list yet; codex-proxyctl models refresh {}\n", list.name, list.name));
             continue;
         };
         text.push_str(&format!("{}, asked {}:\n", list.name, age(asked_s, now_s)));

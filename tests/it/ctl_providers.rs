@@ -379,7 +379,7 @@ fn lists_are_kept_and_an_old_one_stays_when_a_provider_fails() {
     let more = format!("[providers.other]\nbase_url = \"{}\"\n", broken.base_url());
     let models = "[models.work]\nroutes = ['up/large']\ncontext_window = 1000000\n[models.plain]\nroutes = ['up/plain', 'other/new']\n";
     write(&home, &format!("{}{more}{models}", provider(&upstream)));
-    assert!(home.ctl(&["models", "list"]).stdout.contains("up: never asked"));
+    assert!(home.ctl(&["models", "list"]).stdout.contains("up: no list yet"));
 
     let done = home.ctl_with(&["models", "refresh"], &UP_KEY);
     assert_eq!(done.code, Some(0), "{done:?}");
@@ -407,6 +407,10 @@ fn lists_are_kept_and_an_old_one_stays_when_a_provider_fails() {
         done.stdout.contains("other: failed: ") && done.stdout.contains("what it said just now stays: 1 models"),
         "{done:?}"
     );
+    let done = home.ctl_with(&["models", "refresh", "--json"], &UP_KEY);
+    let report: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!((done.code, &report["ok"], &report["providers"][1]["models"]), (Some(1), &json!(false), &json!(2)));
+    assert!(report["providers"][0]["error"].as_str().unwrap().contains("500"), "{done:?}");
     let listed = home.ctl(&["models", "list", "--json"]);
     let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
     assert_eq!(listed["providers"][0]["models"][0]["id"], "old");
