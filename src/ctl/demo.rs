@@ -37,14 +37,23 @@ pub async fn run(port: u16, keep: Option<&Path>, state_dir: &Path, say: &mut dyn
         }
         None => fresh_temp_dir("codex-proxy-demo")?,
     };
+    let played = play(&client, &dir, port, say).await;
+    if played.is_err() && keep.is_none() {
+        // Nobody else knows it, and there is nothing in it to look at.
+        let _ = fs::remove_dir_all(&dir);
+    }
+    played
+}
+
+async fn play(client: &ProxyClient, dir: &Path, port: u16, say: &mut dyn FnMut(&str)) -> Result<(), CtlError> {
     say(&format!("asking the model `{MODEL}` at http://127.0.0.1:{port}/v1, in {}", dir.display()));
     let mut history = vec![message("developer", OUR_PROMPT), message("user", "Show me that everything works.")];
     let mut written = None;
     for _ in 0..REQUESTS_MAX {
-        let items = answer(&client, &history).await?;
+        let items = answer(client, &history).await?;
         let mut outputs = Vec::new();
         for item in &items {
-            outputs.extend(take_item(item, &dir, &mut written, say).await?);
+            outputs.extend(take_item(item, dir, &mut written, say).await?);
         }
         if outputs.is_empty() {
             let file = written.ok_or_else(|| {

@@ -473,6 +473,11 @@ fn the_demo_tells_a_failure_in_the_proxys_words() {
         let done = home.ctl(&["demo", "--port", &server.port.to_string(), "--keep", home.path("k").to_str().unwrap()]);
         assert_eq!(done.code, Some(1), "{done:?}");
         assert!(done.stderr.contains(expected), "{done:?}");
+        let own = home.path("tmp");
+        fs::create_dir(&own).unwrap();
+        let variables = [("TMPDIR", own.to_str().unwrap())];
+        home.ctl_with(&["demo", "--port", &server.port.to_string()], &variables);
+        assert_eq!(fs::read_dir(&own).unwrap().count(), 0, "{expected}");
     }
 }
 
