@@ -44,6 +44,10 @@ pub fn usage(state: &Path, options: &Options) -> Result<Outcome, CtlError> {
     if until_s.is_some_and(|until_s| until_s <= since_s) {
         return Err(CtlError::Arguments("--until must be later than --since".to_owned()));
     }
+    if file.is_dir() {
+        let text = format!("cannot use {}: it is a directory; move it away", file.display());
+        return Err(CtlError::Configuration(text));
+    }
     let reader = Reader::open(&file).map_err(|error| unusable(&file, &error))?;
     let mut tally = Tally::default();
     if let Some(reader) = &reader {

@@ -302,6 +302,8 @@ fn requests_are_served_while_nothing_can_be_written() {
     let mut proxy = demo();
     let file = file_of(&proxy);
     fs::create_dir(&file).unwrap();
+    let done = ctl(proxy.home(), "UTC", &["usage"]);
+    assert_eq!((done.code, done.stderr.contains("is a directory")), (Some(6), true), "{done:?}");
     assert_eq!(proxy.responses(&ask("demo")).status, 200);
     assert!(proxy.wait_log("cannot record usage, serving without", DEADLINE), "{}", proxy.log());
     let health = || http::send(proxy.address(), "GET", "/health", &[], None).unwrap().json()["state"].clone();
