@@ -188,7 +188,8 @@ pub(super) async fn attempt(
             Task::Compaction(form) => relay::cannot_compact(status, &error, form == Form::Object),
             Task::Answer | Task::Summary => false,
         };
-        return Err(Miss { failure: named(secrets.hide(failure), hop.label()), cannot_compact, only_here });
+        let failure = with_key_source(named(secrets.hide(failure), hop.label()), live, hop);
+        return Err(Miss { failure, cannot_compact, only_here });
     };
     let asks = || Asks {
         service: Arc::clone(service),
@@ -223,6 +224,21 @@ pub(super) async fn attempt(
             }
         }
     }
+}
+
+/// A refused key's failure, with where that key is from, so that it can be looked for there.
+fn with_key_source(failure: Failure, live: &Live, hop: &Hop) -> Failure {
+    if failure.kind != FailureKind::Credentials {
+        return failure;
+    }
+    let accounts = live.settings.providers.get(&hop.provider).map(|provider| provider.accounts.as_slice());
+    let accounts = accounts.unwrap_or_default();
+    let source = match hop.account.and_then(|at| accounts.get(at)) {
+        None => "No key is configured for it".to_owned(),
+        Some(account) if accounts.len() == 1 => format!("Its key is from {}", account.key),
+        Some(account) => format!("The key of its account {} is from {}", account.name, account.key),
+    };
+    Failure { message: format!("{} ({source}.)", failure.message), ..failure }
 }
 
 /// What is remembered of a body once it is on its way.

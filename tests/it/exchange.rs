@@ -108,9 +108,11 @@ fn a_key_without_a_familiar_shape_is_not_quoted_either() {
     let before = Reply::error(401, "invalid_request_error", "invalid_api_key", &words);
     let upstream = Upstream::sequence(vec![before, in_stream]);
     let proxy = Proxy::start(&Setup::default().toml(&upstream.base_url()), &[("UP_KEY", key)]);
-    for _ in 0..2 {
+    for refused in [true, false] {
         let answer = proxy.responses(&ask());
         assert!(answer.text().contains("was not found"), "{}", answer.text());
+        // Where it is from may be told, and helps.
+        assert_eq!(answer.text().contains("Its key is from environment variable UP_KEY"), refused, "{}", answer.text());
         assert!(!answer.text().contains(key), "{}", answer.text());
     }
 }
