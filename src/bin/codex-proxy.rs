@@ -138,6 +138,9 @@ fn run(arguments: &Arguments) -> Result<(), Stop> {
     });
     if arguments.check {
         let settings = loaded.map_err(|errors| Stop::new(CONFIGURATION, errors))?;
+        for name in settings.prices_of_nothing() {
+            warn!(codex_name = name, "a price is for no provider and model that is configured");
+        }
         info!(codex_files = ?settings.files, codex_models = ?settings.offered(), "the configuration can be used");
         return Ok(());
     }

@@ -320,6 +320,22 @@ impl Settings {
         })
     }
 
+    /// Prices by the names they are for that fit no configured provider and model: mistyped, as a rule.
+    pub fn prices_of_nothing(&self) -> Vec<&str> {
+        let routes = || self.models.values().flat_map(|model| &model.routes);
+        let is_of_nothing = |name: &&str| {
+            let fits = |other: &str| match name.strip_suffix('*') {
+                Some(stem) => other.starts_with(stem),
+                None => other == *name,
+            };
+            // One without a slash may be of any model that is asked for at a provider directly.
+            name.split_once('/').is_some_and(|(provider, _)| !self.providers.contains_key(provider))
+                && !self.models.keys().any(|name| fits(name))
+                && !routes().any(|route| fits(&route.model))
+        };
+        self.prices.by_name.keys().map(String::as_str).filter(is_of_nothing).collect()
+    }
+
     /// Silence after which a stream of `model` at `provider` counts as dead: the model's limit, else the provider's,
     /// else the service's.
     pub fn upstream_idle(&self, provider: &Provider, model: Option<&Model>) -> Duration {

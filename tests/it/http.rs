@@ -532,6 +532,28 @@ fn a_configuration_that_cannot_be_used_is_an_exit_with_all_its_errors() {
 }
 
 #[test]
+fn a_price_for_nothing_that_is_configured_is_told() {
+    let home = scratch();
+    let file = home.path().join("config.toml");
+    let price = "{ input = 1.0, output = 1.0 }";
+    let text = format!(
+        "[providers.local]\npreset = 'ollama'\n[models.work]\nroutes = [\"local/vendor/m-1\"]\n[prices]\n\
+         \"lokal/*\" = {price}\n\"local/*\" = {price}\n\"vendor/*\" = {price}\n\"any\" = {price}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_codex-proxy"))
+        .args(["--check", "--config"])
+        .arg(&file)
+        .env("HOME", home.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert_eq!(run.status.code(), Some(0), "{told}");
+    assert_eq!(told.matches("a price is for no provider").count(), 1, "{told}");
+    assert!(told.contains("lokal/*"), "{told}");
+}
+
+#[test]
 fn secrets_that_cannot_be_kept_live_in_memory() {
     let home = scratch();
     // A file where the state directory should be.
