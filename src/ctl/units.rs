@@ -334,7 +334,12 @@ pub fn judge(evidence: &Evidence) -> (State, Vec<Trouble>) {
         if page["state"] == "degraded" {
             let said = units.map(|units| units.service.status_text.as_str()).filter(|text| !text.is_empty());
             let what = said.unwrap_or("the proxy serves, but cannot keep something it should").to_owned();
-            troubles.push(Trouble { what, mend: "codex-proxyctl logs".to_owned() });
+            // The page is open to every user, so it does not say which file; one started by hand says it where it runs.
+            let mend = match units.is_some_and(|units| units.service.is_up()) {
+                true => "codex-proxyctl logs",
+                false => "its output, where it was started, names the file and why",
+            };
+            troubles.push(Trouble { what, mend: mend.to_owned() });
         }
         return (State::Serving, troubles);
     }
@@ -413,6 +418,8 @@ mod tests {
     fn trouble_names_the_command_that_mends_it() {
         let mend = |evidence: &Evidence| judge(evidence).1[0].mend.clone();
         assert!(mend(&evidence("failed", "failed", "active", Some("degraded"))).contains("recover"));
+        assert_eq!(mend(&evidence("active", "active", "inactive", Some("degraded"))), "codex-proxyctl logs");
+        assert!(mend(&evidence("inactive", "inactive", "inactive", Some("degraded"))).contains("its output"));
         let stranger = Evidence { holder: Holder::User(7), ..evidence("failed", "inactive", "inactive", None) };
         assert!(mend(&stranger).contains("setup"));
         assert_eq!(judge(&stranger).1.len(), 1, "the failed socket is the same trouble");
