@@ -96,10 +96,7 @@ enum Input<'a> {
 /// something must be kept that is not at hand in this way; what was found so far is forgotten.
 fn at_once<'a>(text: &'a str, sealer: &Sealer) -> Option<Decoded<'a>> {
     let mut wire: Body<'a, Entries<Object<wire::Item<'a>>>> = serde_json::from_str(text).ok()?;
-    let input = match wire.input.take() {
-        Some(Entries(items)) => Some(Input::Items(items?)),
-        None => None,
-    };
+    let input = wire.input.take().map(|Entries(items)| Input::Items(items));
     read(text, &wire, input, sealer).ok()
 }
 

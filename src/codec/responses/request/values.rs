@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
+    de::{self, SeqAccess, Visitor},
     forward_to_deserialize_any,
 };
 use serde_json::value::RawValue;
@@ -74,10 +74,12 @@ pub(super) fn fields<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &Path<'_>)
 pub(super) const ENTRIES_MAX: usize = 100_000;
 
 pub(super) fn array<'a>(raw: &'a RawValue, path: &Path<'_>, expected: &str) -> Result<Vec<&'a RawValue>> {
-    match serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, expected))? {
-        Entries(Some(entries)) => Ok(entries),
-        Entries(None) => Err(too_many(path, ENTRIES_MAX, "entries")),
+    if kind_of(raw) != "an array" {
+        return Err(wrong(raw, path, expected));
     }
+    // It is valid JSON, so nothing else can be wrong with it.
+    let Entries(entries) = serde_json::from_str(raw.get()).map_err(|_| too_many(path, ENTRIES_MAX, "entries"))?;
+    Ok(entries)
 }
 
 /// Gives the whole of an entry whose fields are known, for the few that are kept as they came.
@@ -93,7 +95,7 @@ pub(super) fn each<'a, T: Deserialize<'a>>(
     expected: &str,
     mut read: impl FnMut(T, Whole<'_, 'a>, &Path<'_>) -> Result<()>,
 ) -> Result<()> {
-    if let Ok(Entries(Some(entries))) = serde_json::from_str::<Entries<Object<T>>>(raw.get()) {
+    if let Ok(Entries(entries)) = serde_json::from_str::<Entries<Object<T>>>(raw.get()) {
         let mut wholes: Option<Vec<&'a RawValue>> = None;
         for (index, Object(entry)) in entries.into_iter().enumerate() {
             let mut whole = || match &wholes {
@@ -122,8 +124,8 @@ fn nth<'a>(
     wholes.get(index).copied().ok_or_else(|| wrong(raw, path, expected))
 }
 
-/// An array. `None`: more than [`ENTRIES_MAX`].
-pub(super) struct Entries<T>(pub(super) Option<Vec<T>>);
+/// An array of no more than [`ENTRIES_MAX`]; what is behind so many is not looked at.
+pub(super) struct Entries<T>(pub(super) Vec<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -139,12 +141,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
                 let mut entries = Vec::new();
                 while let Some(entry) = seq.next_element()? {
                     if entries.len() == ENTRIES_MAX {
-                        while seq.next_element::<IgnoredAny>()?.is_some() {}
-                        return Ok(Entries(None));
+                        return Err(de::Error::custom("too many entries"));
                     }
                     entries.push(entry);
                 }
-                Ok(Entries(Some(entries)))
+                Ok(Entries(entries))
             }
         }
         deserializer.deserialize_seq(Reader(PhantomData))
