@@ -25,7 +25,7 @@ use super::{
     blob::BlobId,
     calls::{Calls, Part, Turned},
     voice::Voice,
-    wire::{Counts, Details, Event, Response, number, said_bytes, string, told_bytes, worth_keeping},
+    wire::{Counts, Details, Event, Response, is_object, number, said_bytes, string, told_bytes, worth_keeping},
 };
 use crate::{
     codec::{
@@ -489,12 +489,15 @@ impl Relay {
 
     fn end(&mut self, terminal: Terminal, frame: &[u8], marks: &Marks, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let data = joined(frame, marks);
-        let event: Event<'_> =
-            serde_json::from_str(&data).map_err(|_| malformed("the last event is not what it should be"))?;
+        // Derived readers would take an array of the fields, too.
+        let event: Option<Event<'_>> =
+            Some(&data).filter(|data| is_object(data)).and_then(|data| serde_json::from_str(data).ok());
+        let event = event.ok_or_else(|| malformed("the last event is not what it should be"))?;
         if let Some(number) = number(event.sequence_number) {
             self.voice.next = number;
         }
-        let response: Option<Response<'_>> = event.response.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let response = event.response.filter(|raw| is_object(raw.get()));
+        let response: Option<Response<'_>> = response.and_then(|raw| serde_json::from_str(raw.get()).ok());
         if let Some(response) = &response {
             self.voice.take_name(response);
             self.usage = response.usage.and_then(|raw| Counts::read(raw.get())).map(|counts| counts.usage);

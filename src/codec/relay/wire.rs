@@ -93,12 +93,18 @@ pub(super) struct Counts<'a> {
 impl<'a> Counts<'a> {
     /// `None` if they say nothing.
     pub(super) fn read(json: &'a str) -> Option<Self> {
+        if !is_object(json) {
+            return None;
+        }
         let wire: Wire<'_> = serde_json::from_str(json).ok()?;
         let total = number(wire.total_tokens);
         let (input, output) = (number(wire.input_tokens), number(wire.output_tokens));
         // If details are there, the client wants the one number.
         let whole = |raw: Option<&RawValue>, of: fn(&DetailsWire<'_>) -> Option<u64>| {
-            raw.is_none_or(|raw| is_null(raw) || serde_json::from_str(raw.get()).is_ok_and(|it| of(&it).is_some()))
+            raw.is_none_or(|raw| {
+                is_null(raw)
+                    || (is_object(raw.get()) && serde_json::from_str(raw.get()).is_ok_and(|it| of(&it).is_some()))
+            })
         };
         let complete = input.is_some()
             && output.is_some()
@@ -141,6 +147,11 @@ impl<'a> Counts<'a> {
             edits.insert(object, &missing.join(","));
         }
     }
+}
+
+/// Whether JSON is an object: derived readers take an array of the fields for one, too.
+pub(super) fn is_object(json: &str) -> bool {
+    json.trim_start().starts_with('{')
 }
 
 pub(super) fn is_null(raw: &RawValue) -> bool {
