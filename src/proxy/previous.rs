@@ -155,13 +155,16 @@ impl Keeping {
     /// False: nothing is, because the client does not want it, or what came before is not known here, or it is too long.
     /// `body`: the whole request.
     pub(super) fn is_due(task: Task, request: &Request<'_>, body: &[u8], previous: &Previous) -> bool {
-        let fits = match task {
+        if !request.store || matches!(previous, Previous::Unknown(_)) {
+            return false;
+        }
+        match task {
+            // The one thing here that takes its time with long bodies.
             Task::Answer => stored::fits(body),
             Task::Compaction(Form::Item) => true,
             // It has no id to be continued by.
             Task::Compaction(Form::Object) | Task::Summary => false,
-        };
-        request.store && !matches!(previous, Previous::Unknown(_)) && fits
+        }
     }
 
     /// Keeps what was said before the answer.
