@@ -645,6 +645,7 @@ impl Relay {
 
 /// What a frame is, by the type in its data; hosts put it first, or name it in the `event` line as well.
 fn kind(frame: &[u8], data: &[u8], marks: &Marks) -> Kind {
+    let data = data.trim_ascii_start();
     if let Some(name) = leading_type(data) {
         return kind_of(name);
     }
