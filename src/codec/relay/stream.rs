@@ -518,7 +518,7 @@ impl Relay {
             let kind = if incomplete { "response.incomplete" } else { "response.completed" };
             let mut edits = Edits::new(&data);
             match event.r#type {
-                Some(name) if string(name).is_some() => {}
+                Some(name) if string(name).as_deref() == Some(kind) => {}
                 // Named in the `event` line only.
                 Some(other) => edits.replace(other, format!("\"{kind}\"")),
                 None => edits.insert(&data, &format!("\"type\":\"{kind}\"")),
